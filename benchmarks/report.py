@@ -1,0 +1,169 @@
+"""What is printed: where the numbers come from, an overview, and a table for each workload."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .driver import Result, Worker
+from .workloads import MIB, Scale
+
+LIMIT = "socket"
+OURS = "syncflow"
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Where and with what it ran. No host name: a report is meant to be shown."""
+
+    date: str
+    machine: str
+    cpus: int
+    python: str
+    openssl: str
+    versions: dict[str, str]
+    scale: Scale
+
+    @classmethod
+    def now(cls, workers: Iterable[Worker], scale: Scale) -> Heading:
+        return cls(
+            date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            machine=f"{_processor()}, {platform.system()} {platform.release()} {platform.machine()}",
+            cpus=os.cpu_count() or 0,
+            python=f"{platform.python_implementation()} {platform.python_version()}",
+            openssl=ssl.OPENSSL_VERSION,
+            versions={worker.name: worker.version for worker in workers},
+            scale=scale,
+        )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
+
+
+def markdown(heading: Heading, results: Sequence[Result], missing: dict[str, str]) -> str:
+    parts = [_heading(heading, missing), _overview(results, list(heading.versions))]
+    parts.extend(_table(result) for result in results)
+    return "\n\n".join(parts)
+
+
+def _heading(heading: Heading, missing: dict[str, str]) -> str:
+    scale = heading.scale
+    lines = [
+        f"# Benchmarks, {heading.date}",
+        "",
+        f"- machine: {heading.machine}, {heading.cpus} CPUs",
+        f"- {heading.python}, {heading.openssl}",
+        "- " + ", ".join(f"{name} {version}" for name, version in heading.versions.items()),
+        f"- a sample: {scale.requests} GETs, {scale.fresh_requests} on new connections, transfers of"
+        f" {scale.volume // MIB} MiB; {scale.rounds} rounds, interleaved, over loopback; medians",
+        *(f"- left out: {name}: {reason}" for name, reason in missing.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _overview(results: Sequence[Result], clients: Sequence[str]) -> str:
+    rows = [
+        [f"{result.workload.name}, {result.workload.unit}", *(_cell(result, client) for client in clients)]
+        for result in results
+    ]
+    return _grid(["workload", *clients], rows)
+
+
+def _cell(result: Result, client: str) -> str:
+    if client in result.failures:
+        return "failed"
+    return _number(result.median(client))
+
+
+def _table(result: Result) -> str:
+    workload = result.workload
+    header = ["client", f"median {workload.unit}", "lowest", "highest"]
+    header += [f"speed, {reference} = 1" for reference in _references(result)]
+    if workload.kind.is_transfer:
+        header.append("peak RSS growth, MiB")
+    lines = [f"## {workload.name}: {workload.title}", "", _grid(header, list(_rows(result)))]
+    lines += [f"\n{client} failed: {reason}" for client, reason in result.failures.items()]
+    return "\n".join(lines)
+
+
+def _rows(result: Result) -> Iterator[list[str]]:
+    """The fastest first."""
+    workload = result.workload
+    medians = {client: median for client in result.samples if (median := result.median(client)) is not None}
+    for client in sorted(medians, key=medians.__getitem__, reverse=workload.kind.is_transfer):
+        samples = result.samples[client]
+        row = [client, _number(medians[client]), _number(min(samples)), _number(max(samples))]
+        bases = [medians[reference] for reference in _references(result)]
+        row += [f"{workload.speed(medians[client], base):.2f}" for base in bases]
+        if workload.kind.is_transfer:
+            peak = result.peak_growth_kib.get(client)
+            row.append(NOTHING if peak is None else f"{peak / 1024:.1f}")
+        yield row
+
+
+def _references(result: Result) -> list[str]:
+    """What the others are compared with, as far as it was measured."""
+    return [client for client in (LIMIT, OURS) if client in result.samples]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that is also readable as it is: padded, numbers to the right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = row
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        return f"| {' | '.join([first.ljust(widths[0]), *cells])} |"
+
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def as_json(heading: Heading, results: Sequence[Result], missing: dict[str, str]) -> dict[str, Any]:
+    """The same with every sample, for whoever compares two runs."""
+    return {
+        "date": heading.date,
+        "machine": heading.machine,
+        "cpus": heading.cpus,
+        "python": heading.python,
+        "openssl": heading.openssl,
+        "versions": heading.versions,
+        "scale": vars(heading.scale),
+        "left_out": missing,
+        "workloads": [_result_as_json(result) for result in results],
+    }
+
+
+def _result_as_json(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.workload.name,
+        "title": result.workload.title,
+        "unit": result.workload.unit,
+        "clients": {
+            client: {
+                "median": result.median(client),
+                "samples": samples,
+                "peak_growth_kib": result.peak_growth_kib.get(client),
+            }
+            for client, samples in result.samples.items()
+        },
+        "failures": result.failures,
+    }

@@ -1,0 +1,105 @@
+"""syncflow: a synchronous HTTP client with bounded memory, deadlines and backpressure.
+
+>>> import syncflow
+>>> with syncflow.Session() as session, open("disk.img", "rb") as file:  # doctest: +SKIP
+...     session.put("https://example.org/disk.img", data=file)
+<Response [201]>
+"""
+
+from __future__ import annotations
+
+from .api import delete, get, head, options, patch, post, put, request
+from .engine.exchange import Timings
+from .exceptions import (
+    BodyLengthError,
+    Cancelled,
+    ChunkedEncodingError,
+    CircuitOpen,
+    ConnectionError,
+    ConnectTimeout,
+    ContentDecodingError,
+    DecompressionError,
+    EarlyResponse,
+    FileModeWarning,
+    HTTPError,
+    InvalidHeader,
+    InvalidJSONError,
+    InvalidSchema,
+    InvalidURL,
+    JSONDecodeError,
+    MissingSchema,
+    PoolTimeout,
+    ProtocolError,
+    ProxyError,
+    ReadTimeout,
+    RequestException,
+    RetryError,
+    SessionClosed,
+    SSLError,
+    StreamConsumedError,
+    Timeout,
+    TooManyRedirects,
+    TotalTimeout,
+    UnrewindableBodyError,
+    URLRequired,
+    WriteTimeout,
+)
+from .models import PreparedRequest, Response
+from .sessions import Session
+from .settings import PoolLimits, Timeouts, Watermarks
+from .structures import CaseInsensitiveDict
+from .uploads import Upload
+from .version import __version__
+
+__all__ = [
+    "BodyLengthError",
+    "Cancelled",
+    "CaseInsensitiveDict",
+    "ChunkedEncodingError",
+    "CircuitOpen",
+    "ConnectTimeout",
+    "ConnectionError",
+    "ContentDecodingError",
+    "DecompressionError",
+    "EarlyResponse",
+    "FileModeWarning",
+    "HTTPError",
+    "InvalidHeader",
+    "InvalidJSONError",
+    "InvalidSchema",
+    "InvalidURL",
+    "JSONDecodeError",
+    "MissingSchema",
+    "PoolLimits",
+    "PoolTimeout",
+    "PreparedRequest",
+    "ProtocolError",
+    "ProxyError",
+    "ReadTimeout",
+    "RequestException",
+    "Response",
+    "RetryError",
+    "SSLError",
+    "Session",
+    "SessionClosed",
+    "StreamConsumedError",
+    "Timeout",
+    "Timeouts",
+    "Timings",
+    "TooManyRedirects",
+    "TotalTimeout",
+    "URLRequired",
+    "UnrewindableBodyError",
+    "Upload",
+    "Watermarks",
+    "WriteTimeout",
+    "__version__",
+    "delete",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "request",
+]

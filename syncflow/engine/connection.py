@@ -1,0 +1,216 @@
+"""One HTTP/1.1 connection: an exchange at a time over a transport.
+
+Knows the parser and what an event means for the connection: whose answer it is, when the connection is free again,
+when it is of no more use. Knows nothing of limits and queues, which are the pool's, nor of waits, which are the
+exchange's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ..exceptions import ChunkedEncodingError, ConnectionError, ProtocolError, RequestException
+from ..http1 import HTTP1Error, IncompleteMessage, ResponseParser
+from ..settings import Watermarks
+from .exchange import Exchange, Outcome, StaleConnection
+from .tls import TLSTransport
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from .dialer import Origin, Setup
+
+__all__ = ["Connection", "Home"]
+
+# What the worker asks the kernel for at once.
+RECEIVE_SIZE = 65536
+
+
+class Home(Protocol):
+    """Where a connection belongs: the pool."""
+
+    def release(self, connection: Connection) -> None:
+        """Any thread. It is free for another exchange."""
+
+    def discard(self, connection: Connection) -> None:
+        """Any thread. It is of no more use; nothing happens the second time."""
+
+
+class Connection:
+    """A connection to one origin.
+
+    Args:
+        home: the pool it returns to.
+        origin: whom it goes to, and what made it trustworthy.
+        transport: connected; TLS is set up.
+        setup: how long each step of that took.
+        watermarks: for what is received.
+    """
+
+    def __init__(
+        self, home: Home, origin: Origin, transport: Transport, setup: Setup, watermarks: Watermarks
+    ) -> None:
+        # Never changes.
+        self.home = home
+        self.origin = origin
+        self.transport = transport
+        self.setup = setup
+        self.watermarks = watermarks
+        self.sends_files = not isinstance(transport, TLSTransport)
+        # Guarded by transport.receiving.
+        self._parser = ResponseParser()
+        self._exchange: Exchange | None = None
+        # Belongs to whoever the pool gave the connection to.
+        self.uses = 0
+        # Guarded by the pool's lock.
+        self.idle_since: float | None = None
+        self.opened_at = 0.0
+
+    def open(self) -> None:
+        """Once: from now on the worker watches it."""
+        self.transport.attach(self)
+
+    def is_reusable(self) -> bool:
+        """Whoever the pool gave it to: still open, and nothing came that nobody had asked for."""
+        return self.transport.is_quiet()
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Whoever the pool gave it to. What comes from now on is the answer to `exchange`; False if it was closed."""
+        with self.transport.receiving:
+            self.uses += 1
+            if self.transport.closed:
+                exchange.lost(StaleConnection(f"{exchange.where}: the connection was closed"))
+                return False
+            self._exchange = exchange
+            self._parser.start(exchange.method)
+            return True
+
+    # ---------------------------------------------------------------- receiving
+
+    def on_readable(self) -> None:
+        """Worker only."""
+        while True:
+            with self.transport.receiving:
+                exchange = self._exchange
+                if not self.transport.is_watched:
+                    return
+                size = RECEIVE_SIZE if exchange is None else min(RECEIVE_SIZE, exchange.incoming.room)
+                outcome = self.receive(exchange, size)
+                to_settle = outcome & Outcome.TO_SETTLE
+                if outcome & Outcome.WAKE and not to_settle:
+                    self.transport.receiving.notify_all()
+                again = self.transport.pending and not to_settle
+            if to_settle:
+                self.settle(exchange, outcome)
+            if not again:
+                return
+
+    def receive(self, exchange: Exchange | None, most: int) -> int:
+        """With `receiving` held, any thread. One step: receive, parse, hand over."""
+        try:
+            data = self.transport.receive(most)
+        except OSError as error:
+            return self._lost(error)
+        if data is None:
+            return Outcome.QUIET
+        if exchange is None or exchange is not self._exchange:
+            # The end, or bytes that nobody asked for, on an idle connection (RFC 9112, section 9.2).
+            return Outcome.LOST
+        try:
+            events = self._parser.feed(data) if data else self._parser.end_of_input()
+        except IncompleteMessage as error:
+            return self._lost(error)
+        except HTTP1Error as error:
+            return self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
+        outcome = exchange.accept(events)
+        if exchange.ended:
+            self._exchange = None
+            exchange.reusable = bool(data) and self._parser.keep_alive and not self._parser.leftover
+            self.transport.set_reading(True)  # to see it close, or speak out of turn, while it is idle
+        elif exchange.incoming.room <= 0:
+            self.transport.set_reading(False)
+        return outcome
+
+    def _lost(self, error: Exception) -> int:
+        """With `receiving` held. The peer ended or reset the connection before the answer was complete."""
+        exchange = self._exchange
+        if exchange is None:
+            return Outcome.LOST
+        sending = self.transport.send_error
+        why = f"{sending or error}"
+        failure: RequestException
+        if exchange.head is not None:
+            failure = ChunkedEncodingError(
+                f"{exchange.where}: the connection ended in the middle of the response's body: {error}"
+            )
+        elif not self._parser.started and self.uses > 1:
+            failure = StaleConnection(
+                f"{exchange.where}: the server closed a connection that had been idle, as the request was sent on it; "
+                f"it may or may not have been processed: {why}"
+            )
+        else:
+            failure = ConnectionError(f"{exchange.where}: the server closed the connection without an answer: {why}")
+        return self._fail(exchange, failure, sending or error)
+
+    def _fail(self, exchange: Exchange, failure: RequestException, cause: Exception) -> int:
+        failure.__cause__ = cause
+        exchange.lost(failure)
+        self._exchange = None
+        return Outcome.LOST | Outcome.WAKE
+
+    def settle(self, exchange: Exchange | None, outcome: int) -> None:
+        """The thread that received, without the lock. Act on what it found, then wake who waits for it: a caller
+        that sees its answer also finds the connection in the pool."""
+        if exchange is None:
+            self.close()
+            return
+        if outcome & Outcome.ANSWERED:
+            exchange.stopped_sending(complete=self.transport.stop_message())
+        if outcome & Outcome.LOST:
+            self.close()
+        elif outcome & Outcome.ENDED:
+            if exchange.reusable and exchange.request_complete:
+                self.home.release(self)
+            else:
+                self.close()
+        with exchange.cond:
+            exchange.answered = exchange.head is not None
+            exchange.settled = exchange.ended
+            if outcome & Outcome.WAKE:
+                exchange.cond.notify_all()
+
+    # ---------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Any thread. It leaves the pool at once; the worker closes the socket."""
+        self.home.discard(self)
+        self.transport.close()
+
+    def fail(self, error: RequestException) -> None:
+        """Any thread. As `close`, and the exchange under way ends with `error`."""
+        with self.transport.receiving:
+            exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(error)
+        self.close()
+
+    def on_lost(self, error: BaseException) -> None:
+        """Worker only: it, or a step of this connection on it, failed."""
+        with self.transport.receiving:
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                failure = ConnectionError(
+                    f"{exchange.where}: syncflow's worker thread failed with {error!r}; this is a bug in syncflow, "
+                    "please report it with the traceback; the next request starts a new worker"
+                )
+                failure.__cause__ = error
+                exchange.lost(failure)
+                exchange.cond.notify_all()
+        self.home.discard(self)
+
+    def on_fork(self) -> None:
+        """In a forked child, which has one thread: no lock is needed. The parent goes on with the connection."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and not exchange.ended:
+            exchange.failure = exchange.failure or ConnectionError(
+                f"{exchange.where}: this response belongs to the parent process; make the request again after fork()"
+            )

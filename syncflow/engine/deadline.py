@@ -1,0 +1,55 @@
+"""The one clock of a request: made at the edge of the API, handed down, never made anew.
+
+Knows when the whole request must end. Knows nothing of phases: their own limits are passed beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..exceptions import TotalTimeout
+from ..settings import Timeouts
+
+__all__ = ["Clock", "Deadline"]
+
+Clock = Callable[[], float]
+
+
+class Deadline:
+    """The limits of one request and the moment at which all of it must be over.
+
+    Any thread may read it; nothing in it changes.
+    """
+
+    __slots__ = ("at", "clock", "started", "timeouts")
+
+    def __init__(self, timeouts: Timeouts, clock: Clock = time.monotonic) -> None:
+        self.timeouts = timeouts
+        self.clock = clock
+        self.started = clock()
+        self.at = None if timeouts.total is None else self.started + timeouts.total
+
+    def check(self, where: str, phase: str) -> None:
+        """Raise TotalTimeout if the time is over."""
+        if self.at is not None and self.clock() >= self.at:
+            raise self.exceeded(where, phase)
+
+    def wait_time(self, until: float | None) -> float | None:
+        """Seconds to wait for an event whose own limit is the moment `until`; None is for ever."""
+        if until is None:
+            if self.at is None:
+                return None
+            until = self.at
+        elif self.at is not None and self.at < until:
+            until = self.at
+        left = until - self.clock()
+        return left if left > 0.0 else 0.0
+
+    def exceeded(self, where: str, phase: str) -> TotalTimeout:
+        """The error for a request that took too long while `phase` was under way with `where`."""
+        return TotalTimeout(
+            f"{where}: the whole request took longer than {self.timeouts.total:g} s (Timeouts.total) "
+            f"and was in phase {phase!r}; allow more time or ask for less",
+            phase=phase,
+        )

@@ -1,0 +1,440 @@
+"""One request and its answer, as the caller sees them: what it may send, wait for, read and call off.
+
+Knows every wait of a caller once it has a connection, and the errors in which a wait can end. Knows nothing of how
+bytes travel: the connection feeds it what it parsed. What is above this file knows exchanges and no connections, so
+that one connection may carry several.
+
+Every wait for the answer is on `cond`, the lock of the connection's receiving direction, and is woken by: the worker
+that received (`Connection.settle`), `fail` (cancel, session closed, engine failure), or ends by a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..exceptions import (
+    Cancelled,
+    ConnectionError,
+    ReadTimeout,
+    RequestException,
+    WriteTimeout,
+)
+from ..http1 import END, Event, Head, Trailers
+from .buffers import IncomingBuffer
+from .deadline import Deadline
+from .dialer import NO_SETUP
+from .stall import Stall
+from .transport import Piece
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Exchange", "Outcome", "StaleConnection", "Timings"]
+
+# What a reader on its own thread asks the kernel for at once: more than the watermark costs memory for every reader,
+# less costs system calls.
+RECEIVE_SIZE = 65536
+MOST_RECEIVE_SIZE = 262144
+
+
+class StaleConnection(ConnectionError):
+    """A connection that had been idle was gone before the server answered anything. Whether the request may be sent
+    again on another one is for who knows its method and its body."""
+
+
+class Outcome:
+    """What one step of receiving led to, to be acted upon once its lock is released: bits of an int, because an
+    IntFlag costs a microsecond an operation, and there are ten of them a response."""
+
+    QUIET: Final = 0  # nothing was there
+    MOVED: Final = 1  # bytes came
+    WAKE: Final = 2  # a waiting caller has something to see
+    ANSWERED: Final = 4  # the final head is there: stop sending
+    ENDED: Final = 8  # the answer is complete: the connection is free, or to be closed
+    LOST: Final = 16  # the connection is unusable: close it
+    TO_SETTLE: Final = ANSWERED | ENDED | LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a request went, in seconds.
+
+    `pool`, `dns`, `connect` and `tls` are durations (0.0 on a reused connection); `sent`, `first_byte` and `total`
+    are counted from the beginning of the request; None for what has not happened.
+    """
+
+    pool: float
+    dns: float
+    connect: float
+    tls: float
+    sent: float | None
+    first_byte: float | None
+    total: float | None
+
+
+class Exchange:
+    """One request on one connection.
+
+    Args:
+        connection: free, and given to this exchange alone.
+        method: of the request; it decides what the answer's framing means.
+        deadline: of the whole request.
+        pooled: seconds that the request waited in the pool.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_deadline",
+        "_eager",
+        "_begun_at",
+        "_bytes_sent",
+        "_ended_at",
+        "_first_byte_at",
+        "_first_use",
+        "_has_body",
+        "_interim",
+        "_pooled",
+        "_sent_at",
+        "answered",
+        "bytes_received",
+        "cond",
+        "ended",
+        "failure",
+        "head",
+        "incoming",
+        "method",
+        "request_complete",
+        "reusable",
+        "settled",
+        "trailers",
+    )
+
+    def __init__(self, connection: Connection, method: str, deadline: Deadline, pooled: float) -> None:
+        # Never changes.
+        self._connection = connection
+        self._deadline = deadline
+        self._pooled = pooled
+        self._begun_at = deadline.clock()
+        self._first_use = connection.uses == 0
+        self._has_body = False  # set by `start`, before anybody waits
+        self.method = method
+        self.cond = connection.transport.receiving
+        # Guarded by cond.
+        self._eager = False  # whether the caller wants to be woken for every step, not only for the whole answer
+        self._interim = 0  # the last 1xx status
+        self._sent_at: float | None = None
+        self._first_byte_at: float | None = None
+        self._ended_at: float | None = None
+        self.incoming = IncomingBuffer(
+            self.cond, connection.watermarks.receive_high, connection.watermarks.receive_low
+        )
+        self.head: Head | None = None
+        self.trailers: list[tuple[str, str]] = []
+        self.bytes_received = 0
+        self.failure: RequestException | None = None
+        self.ended = False  # the last byte of the answer was parsed
+        self.reusable = False  # and the connection may carry another exchange
+        # Written by the thread that received the step in question, before it sets the flag below it.
+        self._bytes_sent = 0
+        self.request_complete = False
+        # Set once the step that found it has been acted upon: sending has stopped, the connection is in the pool.
+        self.answered = False
+        self.settled = False
+
+    # ---------------------------------------------------------------- sending: the caller, one at a time
+
+    def start(self, head: bytes, body: list[Piece], *, has_body: bool, last: bool) -> bool:
+        """Send the head, with what there is of the body in the same call; False if the peer stopped it."""
+        self._has_body = has_body
+        if not self._connection.begin(self):
+            return False
+        pieces: list[Piece] = [(memoryview(head), 0), *body]
+        return self._connection.transport.start_message(pieces, self._deadline, last=last)
+
+    def write(self, pieces: list[Piece], *, last: bool = False) -> bool:
+        """Send or queue all of `pieces`, waiting for room; False if the peer stopped the sending."""
+        return self._connection.transport.write(pieces, self._deadline, last=last)
+
+    def takes(self, size: int) -> bool:
+        """Whether `try_write` would take so many bytes now."""
+        return self._connection.transport.takes(size)
+
+    def try_write(self, pieces: list[Piece], *, last: bool = False) -> bool:
+        """As `write`, without waiting, for a caller who has asked `takes`; False if the peer stopped the sending."""
+        return self._connection.transport.try_write(pieces, last=last)
+
+    def write_file(self, file: int, offset: int, count: int) -> int:
+        """Let the kernel send part of a regular file: see `Transport.write_file`."""
+        return self._connection.transport.write_file(file, offset, count, self._deadline)
+
+    @property
+    def sends_files(self) -> bool:
+        """Whether `write_file` can be used: the kernel does not encrypt."""
+        return self._connection.sends_files
+
+    def wait_writable(self, size: int, timeout: float | None) -> bool:
+        """Wait for room for `size` bytes; False when `timeout` seconds ran out first."""
+        return self._connection.transport.wait_writable(size, self._deadline, timeout)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the system has taken all; False when `timeout` seconds ran out first."""
+        return self._connection.transport.flush(self._deadline, timeout)
+
+    @property
+    def high_watermark(self) -> int:
+        """Of the outgoing buffer, in bytes."""
+        return self._connection.transport.outgoing.high
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body that the system took."""
+        return self._bytes_sent if self.answered else self._connection.transport.payload_sent
+
+    @property
+    def bytes_buffered(self) -> int:
+        """Bytes of the body that wait to be sent."""
+        transport = self._connection.transport
+        with transport.outgoing.cond:
+            return 0 if self.answered else transport.outgoing.payload
+
+    # ---------------------------------------------------------------- waiting for the answer: the caller
+
+    def wait_for_continue(self, patience: float) -> None:
+        """Wait for 100 (Continue), for the final answer, or for `patience` seconds (RFC 9110, section 10.1.1)."""
+        with self.cond:
+            self._eager = True
+            until = self._deadline.clock() + patience
+            while not (self._interim == 100 or self.answered or self.failure):
+                left = self._deadline.wait_time(until)
+                if left == 0.0:
+                    break
+                self.cond.wait(left)
+
+    def wait_answered(self, *, whole: bool) -> Head:
+        """Wait for the final head; if `whole`, until all of the answer is here or the buffer is full.
+
+        Raises:
+            ReadTimeout, WriteTimeout, TotalTimeout: by the limits.
+            StaleConnection, ConnectionError, ProtocolError, Cancelled, SessionClosed: as `failure` says.
+        """
+        with self.cond:
+            self._eager = not whole
+            self._wait_for(self._is_here if whole else self._has_answered, "head")
+            assert self.head is not None
+            return self.head
+
+    def read(self, most: int) -> bytes:
+        """The next bytes of the answer's body, at least one and at most `most`; b"" at its end.
+
+        Receives on this thread as long as bytes are there, and parks with the worker when none are.
+        """
+        while True:
+            with self.cond:
+                piece, outcome = self._read_step(most)
+            if outcome & Outcome.TO_SETTLE:
+                self._connection.settle(self, outcome)
+            if piece is not None:
+                return piece
+
+    def read_all(self) -> bytes:
+        """All that is left of the answer's body."""
+        pieces: list[bytes] = []
+        while True:
+            with self.cond:
+                if self.incoming.size:
+                    pieces += self.incoming.take_all()
+                if self.settled:
+                    break
+            pieces.append(self.read(MOST_RECEIVE_SIZE))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _read_step(self, most: int) -> tuple[bytes | None, int]:
+        """With cond held: bytes, or b"" for the end, or None to be called again once the outcome was acted upon."""
+        self._eager = True
+        incoming = self.incoming
+        if incoming.size:
+            return self._take(most), Outcome.QUIET
+        if self.failure is not None:
+            raise self.failure
+        if self.ended:
+            self._wait_for(self._is_settled, "body")
+            return b"", Outcome.QUIET
+        if self._deadline.at is not None:
+            self._deadline.check(self.where, "body")
+        outcome = self._connection.receive(self, min(max(most, RECEIVE_SIZE), MOST_RECEIVE_SIZE))
+        if outcome == Outcome.QUIET:
+            self._connection.transport.set_reading(True)
+            self._wait_for(self._has_news, "body")
+        elif incoming.size and not outcome & Outcome.TO_SETTLE:
+            return incoming.take(most), outcome
+        return None, outcome
+
+    def _take(self, most: int) -> bytes:
+        """With cond held and something buffered. A reader that takes all goes on to receive by itself; for one that
+        takes little at a time the worker fills the buffer again while it computes."""
+        incoming = self.incoming
+        piece = incoming.take(most)
+        if 0 < incoming.size <= incoming.low and not self.ended and self.failure is None:
+            self._connection.transport.set_reading(True)
+        return piece
+
+    def _has_answered(self) -> bool:
+        return self.answered
+
+    def _is_here(self) -> bool:
+        return self.settled or (self.answered and self.incoming.room <= 0)
+
+    def _is_settled(self) -> bool:
+        return self.settled
+
+    def _has_news(self) -> bool:
+        return self.incoming.size > 0 or self.ended or self.failure is not None
+
+    def _wait_for(self, arrived: Callable[[], bool], phase: str) -> None:
+        """With cond held. See the head of this file for who wakes it."""
+        if arrived():
+            return
+        transport = self._connection.transport
+        timeouts = self._deadline.timeouts
+        # Without a body the kernel's queue tells nothing, and asking costs a system call a request.
+        sending = self._has_body and not self.answered
+        stall = Stall(self._deadline, self.where, transport.unacknowledged if sending else None)
+        while not arrived():
+            if self.failure is not None:
+                raise self.failure
+            # The read timer runs once the body has left; until then it is the server's turn to take, not to answer.
+            unsent = sending and not self.answered and transport.outgoing.size > 0
+            limit = timeouts.write if unsent else timeouts.read
+            left = stall.time_left(limit, max(transport.last_received, transport.last_sent))
+            if left != 0.0:
+                self.cond.wait(left)
+            elif unsent:
+                raise stall.timeout(WriteTimeout, "write", "send", "the server took nothing of the request")
+            else:
+                raise stall.timeout(ReadTimeout, "read", phase, "the server sent nothing")
+
+    # ---------------------------------------------------------------- what the connection tells
+
+    def accept(self, events: list[Event]) -> int:
+        """With cond held, on the thread that received. Take what was parsed."""
+        outcome: int = Outcome.MOVED
+        for event in events:
+            if type(event) is bytes:
+                self.incoming.append(event)
+                self.bytes_received += len(event)
+            elif type(event) is Head:
+                outcome |= self._accept_head(event)
+            elif event is END:
+                self.ended = True
+                self._ended_at = self._connection.transport.last_received
+                outcome |= Outcome.ENDED | Outcome.WAKE
+            else:
+                assert type(event) is Trailers
+                self.trailers = event.fields
+        if self._eager or self.incoming.room <= 0:
+            outcome |= Outcome.WAKE
+        return outcome
+
+    def _accept_head(self, head: Head) -> int:
+        if head.status < 200 and head.status != 101:
+            self._interim = head.status
+            return Outcome.MOVED
+        self.head = head
+        self._first_byte_at = self._connection.transport.last_received
+        return Outcome.ANSWERED
+
+    def lost(self, error: RequestException) -> None:
+        """With cond held, on the thread that received. The answer will never be complete."""
+        if self.failure is None and not self.ended:
+            self.failure = self.locate(error, "body" if self.head else "head")
+
+    def stopped_sending(self, *, complete: bool) -> None:
+        """On the thread that received the final head, once the sending has been stopped."""
+        transport = self._connection.transport
+        self._bytes_sent = transport.payload_sent
+        self._sent_at = transport.last_sent if complete else None
+        self.request_complete = complete
+
+    # ---------------------------------------------------------------- calling off
+
+    def fail(self, error: RequestException) -> None:
+        """Any thread. End it now: whoever waits in it is woken with `error`; the connection is closed, never reused.
+        Nothing happens if it was over."""
+        with self.cond:
+            if self.ended or self.failure is not None:
+                return
+            self.failure = self.locate(error, "body" if self.head else "head")
+            self.incoming.clear()
+            self.cond.notify_all()
+        self._connection.close()
+
+    def abandon(self, error: BaseException) -> None:
+        """The caller, to whom `error` happened in a wait or between two. The connection is closed even where an
+        interrupt came between a step and what was to be done about it."""
+        with self.cond:
+            if self.settled:
+                return
+            if self.failure is None:
+                known = isinstance(error, RequestException)
+                self.failure = error if known else Cancelled(f"{self.where}: interrupted by {type(error).__name__}")
+                self.locate(self.failure, "body" if self.head else "head")
+        self._connection.close()
+
+    def fail_from_finalizer(self) -> None:
+        """Any thread, at any moment, holding anything. The response was dropped unread: the worker cleans up."""
+        transport = self._connection.transport
+        transport.worker.submit_from_finalizer(transport, self._fail_dropped)
+
+    def _fail_dropped(self) -> None:
+        self.fail(Cancelled(f"{self.where}: the response was dropped before its body was read"))
+
+    @property
+    def is_over(self) -> bool:
+        """Any thread, no lock. Whether the connection is of no more use to this exchange."""
+        return self.ended or self.failure is not None
+
+    def locate(self, error: RequestException, phase: str) -> RequestException:
+        """Say in an error how far the exchange had come."""
+        error.phase = error.phase or phase
+        error.bytes_sent = self.bytes_sent
+        error.bytes_received = self.bytes_received
+        return error
+
+    # ---------------------------------------------------------------- what it was like
+
+    @property
+    def where(self) -> str:
+        """ "host:port", for messages."""
+        return self._connection.transport.where
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Address and port that the connection goes to."""
+        return self._connection.transport.peer
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the beginning of the request on this connection to its answer's head."""
+        return 0.0 if self._first_byte_at is None else self._first_byte_at - self._begun_at
+
+    @property
+    def timings(self) -> Timings:
+        """See `Timings`."""
+        setup = self._connection.setup if self._first_use else NO_SETUP
+        started = self._deadline.started
+        return Timings(
+            pool=self._pooled,
+            dns=setup.dns,
+            connect=setup.connect,
+            tls=setup.tls,
+            sent=_since(started, self._sent_at),
+            first_byte=_since(started, self._first_byte_at),
+            total=_since(started, self._ended_at),
+        )
+
+
+def _since(started: float, moment: float | None) -> float | None:
+    return None if moment is None else moment - started

@@ -1,0 +1,151 @@
+"""TLS on the client's side: contexts and a transport that encrypts.
+
+Knows the `ssl` module and what OpenSSL asks of a non-blocking caller. Knows nothing of certificates' owners or HTTP.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import ssl
+import threading
+from time import monotonic
+
+import certifi
+
+from ..settings import Watermarks
+from .transport import Piece, Transport
+from .worker import Worker
+
+__all__ = ["TLSTransport", "client_context"]
+
+
+@functools.lru_cache(maxsize=32)
+def client_context(verify: bool | str) -> ssl.SSLContext:
+    """The context for `verify=`; the same object for the same value, because loading the authorities takes 10 ms.
+
+    TLS 1.2 or later (RFC 8996), ALPN "http/1.1" (RFC 7301), certificate and hostname verified unless `verify` is
+    False.
+
+    Args:
+        verify: True for certifi's authorities, a path to a file or folder of others, False for none at all.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    path = certifi.where() if verify is True else verify
+    if not os.path.exists(path):
+        raise OSError(f"verify={path!r}: no such file or folder of certificate authorities")
+    if os.path.isdir(path):
+        context.load_verify_locations(capath=path)
+    else:
+        context.load_verify_locations(cafile=path)
+    return context
+
+
+class TLSTransport(Transport):
+    """A transport over an `SSLSocket` whose handshake is done.
+
+    OpenSSL's object may be used by one thread at a time, so both directions share one lock; neither holds it while
+    it waits.
+    """
+
+    _sock: ssl.SSLSocket
+
+    def __init__(self, worker: Worker, sock: ssl.SSLSocket, where: str, watermarks: Watermarks) -> None:
+        super().__init__(worker, sock, where, watermarks)
+
+    def _sending_condition(self) -> threading.Condition:
+        return self.receiving
+
+    def _send_some(self, pieces: list[memoryview]) -> int:
+        """A write that would block is to be made again with the same bytes: they stay the first piece (SSL_write(3))."""
+        try:
+            return self._sock.write(pieces[0])  # type: ignore[arg-type]  # any buffer, not bytes alone
+        except ssl.SSLWantWriteError:
+            return 0
+
+    def _send_now(self, pieces: list[Piece]) -> None:
+        while pieces:
+            block, payload = self._next_block(pieces)
+            try:
+                sent = self._send_some([block])
+            except OSError as error:
+                pieces.clear()
+                self._sending_failed(error)
+                return
+            if not sent:
+                pieces.insert(0, (block, payload))
+                self._block()
+                return
+            self.payload_sent += payload
+            self.last_sent = monotonic()
+
+    def _next_block(self, pieces: list[Piece]) -> Piece:
+        """Cut or join the next bytes to one block that the buffer can hold whole, should it be refused.
+
+        Joined, because each write is a record of its own: a chunk's two lines would cost two more.
+        """
+        most = self.outgoing.high
+        view, payload = pieces[0]
+        if len(view) >= most or len(pieces) == 1:
+            if len(view) <= most:
+                del pieces[0]
+                return view, payload
+            handed = min(payload, most)
+            pieces[0] = (view[most:], payload - handed)
+            return view[:most], handed
+        parts: list[memoryview] = []
+        size = body = 0
+        while pieces and size < most:
+            view, payload = pieces[0]
+            part = view[: most - size]
+            handed = min(payload, len(part))
+            parts.append(part)
+            size += len(part)
+            body += handed
+            if len(part) == len(view):
+                del pieces[0]
+            else:
+                pieces[0] = (view[len(part) :], payload - handed)
+        return memoryview(b"".join(parts)), body
+
+    def receive(self, most: int) -> bytes | None:
+        try:
+            data = self._sock.read(most)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLWantWriteError:
+            self._block()  # one lock for both directions, and it is held
+            return None
+        except ssl.SSLZeroReturnError:
+            data = b""
+        self.last_received = monotonic()
+        return data
+
+    @property
+    def pending(self) -> bool:
+        return self._sock.pending() > 0
+
+    def is_quiet(self) -> bool:
+        """Session tickets (RFC 8446, section 4.6.1) may have arrived: only OpenSSL can tell them from an answer."""
+        with self.receiving:
+            if self.closed:
+                return False
+            try:
+                return self.receive(1) is None
+            except OSError:
+                return False
+
+
+def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str) -> ssl.SSLSocket:
+    """A TLS socket over `sock` that has not shaken hands yet. The end of the stream without TLS's own word for it is
+    an error, not an end: an attacker can cut a connection (RFC 8446, section 6.1)."""
+    return context.wrap_socket(
+        sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
+    )

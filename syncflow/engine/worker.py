@@ -1,0 +1,347 @@
+"""The thread: a selector, timers, and commands from other threads.
+
+Knows which descriptor waits for what, and whom to tell. Knows nothing of bytes, HTTP or limits: its clients do the
+work in short, non-blocking steps, and it never runs anything that a user wrote.
+
+Lives from the first `submit` until nobody has needed it for `linger` seconds; the next `submit` starts it again. It
+is a daemon thread: the interpreter does not wait for it. After `fork()` the child starts with none of its clients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["READ", "WRITE", "Client", "Timer", "Worker", "shared_worker"]
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+# Commands run in one turn of the loop, so that a flood of them does not keep sockets waiting.
+COMMANDS_A_TURN = 256
+
+
+class Client(Protocol):
+    """What the worker serves: a socket, or a set of timers."""
+
+    def fileno(self) -> int:
+        """The descriptor to watch; the same for as long as the client is watched."""
+
+    def on_ready(self, events: int) -> None:
+        """Worker only. The descriptor is readable, writable or both."""
+
+    def on_failure(self, error: BaseException) -> None:
+        """Worker only. A bug ended the worker, or this client's own step; wake who waits, close what is open.
+
+        Must not call the worker: another thread may already have taken its place.
+        """
+
+    def on_fork(self) -> None:
+        """In a forked child. Make new locks, close the copy of the descriptor without a word to the peer."""
+
+
+class Timer:
+    """One call at one moment; made and cancelled by the worker only."""
+
+    __slots__ = ("action", "client")
+
+    def __init__(self, client: Client, action: Callable[[], None]) -> None:
+        self.client = client
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Worker only. Forget the call; nothing happens if it was made."""
+        self.action = None
+
+
+class Worker:
+    """One thread that watches descriptors for its clients.
+
+    Args:
+        name: of the thread.
+        linger: seconds that the thread stays after the last client has gone.
+    """
+
+    def __init__(self, name: str = "syncflow-worker", linger: float = 1.0) -> None:
+        # Never changes.
+        self._name = name
+        self._linger = linger
+        # Guarded by _lock. It is a leaf: nothing else is locked, and nothing blocks, while it is held.
+        self._lock = threading.Lock()
+        self._commands: deque[tuple[Client, Callable[[], None]]] = deque()
+        self._clients: set[Client] = set()
+        self._thread: threading.Thread | None = None
+        # True from before the worker waits until a submit has woken it: whoever turns it to False sends the byte.
+        self._asleep = False
+        # Appended to by finalizers, which may run while this very thread holds any lock: so it needs none.
+        self._last_wishes: deque[tuple[Client, Callable[[], None]]] = deque()
+        # Made at the first start and kept: a sender of a wake-up byte holds no lock.
+        self._bell: socket.socket | None = None
+        self._ear: socket.socket | None = None
+        # Owned by the worker thread, of which there is at most one.
+        self._selector: selectors.BaseSelector | None = None
+        self._watched: dict[Client, int] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._tickets = itertools.count()
+        _workers.add(self)
+
+    # ---------------------------------------------------------------- any thread
+
+    def submit(self, client: Client, action: Callable[[], None]) -> None:
+        """Any thread. Run `action` on the worker soon; if the worker dies first, `client` is told."""
+        with self._lock:
+            self._commands.append((client, action))
+            if self._thread is None:
+                self._start()
+            wake = self._asleep
+            self._asleep = False
+        if wake:
+            self._ring()
+
+    def submit_from_finalizer(self, client: Client, action: Callable[[], None]) -> None:
+        """Any thread, at any moment, takes no lock. `client` is adopted, therefore the worker is alive."""
+        self._last_wishes.append((client, action))
+        self._ring()
+
+    def adopt(self, client: Client) -> None:
+        """Any thread. From now on the worker stays alive for this client and tells it of a fork or its death."""
+        with self._lock:
+            self._clients.add(client)
+            if self._thread is None:
+                self._start()
+
+    def is_current(self) -> bool:
+        """Whether this is the worker's thread."""
+        thread = self._thread
+        return thread is not None and thread.ident == threading.get_ident()
+
+    def _ring(self) -> None:
+        bell = self._bell
+        if bell is not None:
+            # A full socket buffer means that wake-ups are waiting already.
+            with contextlib.suppress(BlockingIOError):
+                bell.send(b"\0")
+
+    def _start(self) -> None:
+        """With _lock held and no thread alive, so what the worker owns may be touched."""
+        if self._ear is None:
+            self._bell, self._ear = socket.socketpair()
+            self._bell.setblocking(False)
+            self._ear.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._ear, READ, None)
+        self._asleep = False
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread.start()
+        self._thread = thread  # its first step takes _lock, so it finds itself here
+
+    # ---------------------------------------------------------------- worker only
+
+    def watch(self, client: Client, events: int) -> None:
+        """Worker only. From now on tell `client` of these events; 0 is none."""
+        assert self.is_current()
+        assert self._selector is not None
+        current = self._watched.get(client, 0)
+        if events == current:
+            return
+        if not current:
+            self._selector.register(client.fileno(), events, client)
+        elif not events:
+            self._selector.unregister(client.fileno())
+        else:
+            self._selector.modify(client.fileno(), events, client)
+        if events:
+            self._watched[client] = events
+        else:
+            del self._watched[client]
+
+    def dismiss(self, client: Client) -> None:
+        """Worker only. Forget the client; it may close its descriptor now."""
+        self.watch(client, 0)
+        with self._lock:
+            self._clients.discard(client)
+
+    def call_at(self, when: float, client: Client, action: Callable[[], None]) -> Timer:
+        """Worker only. Run `action` at the moment `when` of `time.monotonic()`."""
+        assert self.is_current()
+        timer = Timer(client, action)
+        heapq.heappush(self._timers, (when, next(self._tickets), timer))
+        return timer
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            self._die(error)
+            raise  # to threading.excepthook: a bug of ours is never silent
+
+    def _turn(self) -> bool:
+        """Wait, serve what is ready, run commands, then timers; False when nobody needs the worker any more."""
+        assert self._selector is not None
+        while self._timers and self._timers[0][2].action is None:
+            heapq.heappop(self._timers)
+        with self._lock:
+            needed = bool(self._clients or self._timers)
+            timeout = 0.0 if self._commands else self._sleep_time(needed)
+            self._asleep = not self._commands
+        ready = self._selector.select(timeout)
+        with self._lock:
+            self._asleep = False
+            if not (ready or needed or self._clients or self._commands or self._last_wishes):
+                self._end()
+                return False
+            count = min(len(self._commands), COMMANDS_A_TURN)
+            commands = [self._commands.popleft() for _ in range(count)]
+        for key, events in ready:
+            if key.data is None:
+                self._hear()
+            else:
+                self._serve(key.data, events)
+        for client, action in commands:
+            self._perform(client, action)
+        while self._last_wishes:
+            self._perform(*self._last_wishes.popleft())
+        if self._timers:
+            self._run_timers()
+        return True
+
+    def _sleep_time(self, needed: bool) -> float | None:
+        if self._timers:
+            return max(0.0, self._timers[0][0] - time.monotonic())
+        return None if needed else self._linger
+
+    def _end(self) -> None:
+        """With _lock held: whoever submits next finds no thread and starts one."""
+        assert self._selector is not None
+        self._selector.close()
+        self._selector = None
+        self._thread = None
+
+    def _hear(self) -> None:
+        assert self._ear is not None
+        with contextlib.suppress(BlockingIOError):
+            self._ear.recv(4096)
+
+    def _serve(self, client: Client, events: int) -> None:
+        if client not in self._watched:
+            return  # dismissed by an earlier step of this turn
+        try:
+            client.on_ready(events)
+        except Exception as error:
+            self._give_up(client, error)
+
+    def _perform(self, client: Client, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._give_up(client, error)
+
+    def _give_up(self, client: Client, error: Exception) -> None:
+        """A bug in one client's step fails that client and nobody else."""
+        self.dismiss(client)
+        client.on_failure(error)
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.action is not None:
+                self._perform(timer.client, timer.action)
+
+    def _die(self, error: BaseException) -> None:
+        """The loop itself failed: make room for a new thread, then tell everybody who relied on this one."""
+        selector = self._selector
+        with self._lock:
+            clients = self._clients | {client for client, _ in self._commands}
+            clients.update(client for client, _ in self._last_wishes)
+            clients.update(timer.client for _, _, timer in self._timers)
+            self._forget_everything()
+        if selector is not None:
+            selector.close()
+        for client in clients:
+            client.on_failure(error)
+
+    def _forget_everything(self) -> None:
+        self._clients = set()
+        self._commands.clear()
+        self._last_wishes.clear()
+        self._watched = {}
+        self._timers = []
+        self._selector = None
+        self._thread = None
+        self._asleep = False
+
+    # ---------------------------------------------------------------- fork, end
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        """The thread did not come along. Its epoll descriptor did, and may only be closed: it is the parent's too."""
+        clients = self._clients
+        selector, bell, ear = self._selector, self._bell, self._ear
+        self._lock = threading.Lock()
+        self._forget_everything()
+        self._bell = self._ear = None
+        for inherited in (selector, bell, ear):
+            if inherited is not None:
+                inherited.close()
+        for client in clients:
+            client.on_fork()
+
+    def __del__(self) -> None:
+        for end in (self._bell, self._ear):
+            if end is not None:
+                end.close()
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+_shared: Worker | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_worker() -> Worker:
+    """The worker of this process, which serves every session that was not given one of its own."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = Worker()
+        return _shared
+
+
+def _before_fork() -> None:
+    _shared_lock.acquire()
+    for worker in list(_workers):
+        worker._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for worker in list(_workers):
+        worker._after_fork_in_parent()
+    _shared_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for worker in list(_workers):
+        worker._after_fork_in_child()
+    _shared_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

@@ -1,0 +1,62 @@
+"""A dictionary whose keys are compared without their case, as header names are (RFC 9110, section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import TypeVar
+
+__all__ = ["CaseInsensitiveDict"]
+
+V = TypeVar("V")
+
+
+class CaseInsensitiveDict(MutableMapping[str, V]):
+    """Keeps the case of the key that was set last, and the order of the first."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, data: Mapping[str, V] | Iterable[tuple[str, V]] | None = None, **kwargs: V) -> None:
+        self._store: dict[str, tuple[str, V]] = {}
+        self.update({} if data is None else data, **kwargs)
+
+    def __setitem__(self, key: str, value: V) -> None:
+        self._store[key.lower()] = (key, value)
+
+    def __getitem__(self, key: str) -> V:
+        return self._store[key.lower()][1]
+
+    def __delitem__(self, key: str) -> None:
+        del self._store[key.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in list(self._store.values()))
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.lower() in self._store
+
+    def pairs(self) -> list[tuple[str, V]]:
+        """Keys and values as they were set; a copy, so another thread may go on setting."""
+        return list(self._store.values())
+
+    def lower_items(self) -> Iterator[tuple[str, V]]:
+        """Like `items`, with the keys in lower case."""
+        return ((lower, value) for lower, (_, value) in list(self._store.items()))
+
+    def copy(self) -> CaseInsensitiveDict[V]:
+        """Another one with the same items."""
+        other: CaseInsensitiveDict[V] = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
+        other._store = self._store.copy()
+        return other
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(self.lower_items()) == dict(CaseInsensitiveDict(other).lower_items())
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return str(dict(self.items()))

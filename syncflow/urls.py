@@ -1,0 +1,167 @@
+"""A URL taken apart into what a request needs: whom to connect to, what to ask for, what to call it.
+
+Knows RFC 3986 as far as http and https go, IDNA 2008, and how `requests` repairs what people write. What could be
+understood in two ways (a backslash or a control character in the host) is refused. Knows no socket.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
+
+import idna
+
+from .exceptions import InvalidSchema, InvalidURL, MissingSchema
+
+__all__ = ["ParamTypes", "Target", "encode_pairs", "parse_url"]
+
+ParamTypes = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | str | bytes | None
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_BAD_AUTHORITY = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPED_UNRESERVED = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_SAFE = "!#$%&'()*+,/:;=?@[]~"
+_SAFE_WITHOUT_PERCENT = "!#$&'()*+,/:;=?@[]~"
+_LABEL_BYTES = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+class Target(NamedTuple):
+    """What a URL says."""
+
+    url: str  # whole, normalized
+    scheme: str
+    host: str  # in lower case, IDNA-encoded, an IPv6 address without its brackets
+    port: int
+    authority: str  # for the Host field (RFC 9110, section 7.2)
+    path: str  # path and query: the request target in origin form (RFC 9112, section 3.2.1)
+    userinfo: tuple[str, str] | None
+
+
+@functools.lru_cache(maxsize=1024)
+def parse_url(url: str) -> Target:
+    """Take `url` apart.
+
+    Raises:
+        MissingSchema, InvalidSchema, InvalidURL: it cannot be requested; says why.
+    """
+    url = url.lstrip()
+    scheme = _scheme(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidURL(f"{_shown(url)!r}: {error}") from error
+    # urlsplit drops tabs and newlines in silence; what was asked for must be what is sent.
+    if _CONTROLS.search(url):
+        raise InvalidURL(f"{_shown(url)!r} has a control character in it")
+    if _BAD_AUTHORITY.search(parts.netloc):
+        raise InvalidURL(f"{_shown(url)!r}: the host has a character in it that no host may have")
+    host = _host(parts.hostname or "", url)
+    if port == 0:
+        raise InvalidURL(f"{_shown(url)!r}: port 0 cannot be connected to")
+    shown_host = f"[{host}]" if ":" in host else host
+    authority = shown_host if port is None or port == DEFAULT_PORTS[scheme] else f"{shown_host}:{port}"
+    path = _requote(parts.path) or "/"
+    query = _requote(parts.query)
+    netloc = shown_host if port is None else f"{shown_host}:{port}"
+    return Target(
+        url=urlunsplit((scheme, netloc, path, query, _requote(parts.fragment))),
+        scheme=scheme,
+        host=host,
+        port=port or DEFAULT_PORTS[scheme],
+        authority=authority,
+        path=f"{path}?{query}" if query else path,
+        userinfo=_userinfo(parts.username, parts.password),
+    )
+
+
+def add_params(url: str, params: ParamTypes) -> str:
+    """`url` with `params` behind its query."""
+    encoded = encode_pairs(params)
+    if not encoded:
+        return url
+    before, hash_sign, fragment = url.partition("#")
+    separator = "" if before.endswith(("?", "&")) else "&" if "?" in before else "?"
+    return f"{before}{separator}{encoded}{hash_sign}{fragment}"
+
+
+def encode_pairs(data: ParamTypes) -> str:
+    """Form encoding (the URL standard's application/x-www-form-urlencoded), as `requests` does it: a value may be a
+    list of values, None leaves its name out, text and bytes are taken as they are."""
+    if data is None:
+        return ""
+    if isinstance(data, bytes):
+        return data.decode("latin-1")
+    if isinstance(data, str):
+        return data
+    pairs: list[tuple[Any, Any]] = []
+    for name, values in data.items() if isinstance(data, Mapping) else data:
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            values = [values]
+        pairs += [(name, value) for value in values if value is not None]
+    return urlencode(pairs)
+
+
+def _scheme(url: str) -> str:
+    match = _SCHEME.match(url)
+    if match is None or "://" not in url:
+        raise MissingSchema(f"{_shown(url)!r} has no scheme; perhaps you meant {_shown('https://' + url)!r}?")
+    scheme = match[1].lower()
+    if scheme not in DEFAULT_PORTS:
+        raise InvalidSchema(f"{_shown(url)!r}: only http and https can be requested, not {scheme!r}")
+    return scheme
+
+
+def _host(host: str, url: str) -> str:
+    if not host:
+        raise InvalidURL(f"{_shown(url)!r} has no host")
+    if ":" in host:
+        address, _, _ = host.partition("%")
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError as error:
+            raise InvalidURL(f"{_shown(url)!r}: {error}") from error
+        return host
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise InvalidURL(f"{_shown(url)!r}: the host is no valid international name: {error}") from error
+    if not _LABEL_BYTES.fullmatch(host) or host.startswith((".", "*")) or ".." in host:
+        raise InvalidURL(f"{_shown(url)!r}: {host!r} is no host name")
+    return host
+
+
+def _userinfo(username: str | None, password: str | None) -> tuple[str, str] | None:
+    if username is None and password is None:
+        return None
+    return unquote(username or ""), unquote(password or "")
+
+
+def _requote(text: str) -> str:
+    """Quote what may not stand in a URL, leave what is quoted, unquote what need not be."""
+    if text.isascii() and _UNRESERVED.issuperset(text.replace("/", "")):
+        return text
+    valid = all(re.fullmatch("[0-9A-Fa-f]{2}", part[:2]) for part in text.split("%")[1:])
+    if not valid:
+        return quote(text, safe=_SAFE_WITHOUT_PERCENT)
+    text = _ESCAPED_UNRESERVED.sub(lambda match: _unquoted(match[0], match[1]), text)
+    return quote(text, safe=_SAFE)
+
+
+def _unquoted(escaped: str, digits: str) -> str:
+    character = chr(int(digits, 16))
+    return character if character in _UNRESERVED else escaped
+
+
+def _shown(url: str) -> str:
+    """For a message: a password is not to be seen."""
+    return re.sub(r"//[^/@]*@", "//***@", url)

@@ -1,0 +1,148 @@
+"""What every test gets: a check that it leaves no thread and no descriptor behind, and certificates.
+
+Knows pytest, hypothesis and trustme. Knows nothing of syncflow but the names of its threads: a worker that
+serves the whole process outlives the test that started it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import trustme
+
+# Closing goes through the worker, so it may come after the call that asked for it.
+LEAK_TIMEOUT = 2.0
+# These belong to the process, not to the test in which they started.
+LASTING_THREADS = ("syncflow-worker", "syncflow-resolver", "pytest_timeout")
+
+hypothesis.settings.register_profile("syncflow", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("syncflow")
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fails a test that leaves threads, internet sockets or open files behind."""
+    threads = set(threading.enumerate())
+    descriptors = _descriptors()
+    yield
+    deadline = time.monotonic() + LEAK_TIMEOUT
+    pause = threading.Event()
+    while left := _left_behind(threads, descriptors):
+        gc.collect()
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+        pause.wait(0.01)
+
+
+def _left_behind(threads: set[threading.Thread], descriptors: dict[str, str]) -> list[str]:
+    started = [t.name for t in threading.enumerate() if t not in threads and t.is_alive()]
+    left = [f"thread {name}" for name in started if not name.startswith(LASTING_THREADS)]
+    return left + [what for key, what in _descriptors().items() if key not in descriptors]
+
+
+def _descriptors() -> dict[str, str]:
+    """Open internet sockets and files, by an identity that no reuse of a number can fake (Linux only).
+
+    Pipes, selectors and socket pairs are left out: the worker has some to be woken by, and keeps them.
+    """
+    found: dict[str, str] = {}
+    if not sys.platform.startswith("linux"):
+        return found
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+            if target.startswith("socket:"):
+                if (what := _internet_socket(int(number))) is not None:
+                    found[target] = f"socket {number} {what}"
+            elif target.startswith("/") and not target.startswith("/dev/"):
+                found[f"{number} {target}"] = f"file {number} {target}"
+        except OSError:
+            continue  # closed since it was listed; the listing itself was one of them
+    return found
+
+
+def _internet_socket(number: int) -> str | None:
+    with socket.socket(fileno=os.dup(number)) as sock:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        local = sock.getsockname()
+        try:
+            return f"{local} to {sock.getpeername()}"
+        except OSError:
+            return f"{local}"
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """A certificate authority of our own."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its certificate in PEM, for `verify=`."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def server_certificate(ca: trustme.CA) -> trustme.LeafCert:
+    return ca.issue_cert("localhost", "127.0.0.1", "::1")
+
+
+@pytest.fixture(scope="session")
+def server_tls(server_certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """A server's context for localhost, 127.0.0.1 and ::1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def server_tls_files(
+    server_certificate: trustme.LeafCert, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The same as files in PEM: certificate chain and key."""
+    folder = tmp_path_factory.mktemp("server")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(b"".join(blob.bytes() for blob in server_certificate.cert_chain_pems))
+    server_certificate.private_key_pem.write_to_path(str(key))
+    return certificate, key
+
+
+@pytest.fixture(scope="session")
+def client_tls(ca: trustme.CA) -> ssl.SSLContext:
+    """A client's context that trusts `ca` and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def nginx_required() -> None:
+    _require("nginx")
+
+
+@pytest.fixture(scope="session")
+def curl_required() -> None:
+    _require("curl")
+
+
+def _require(program: str) -> None:
+    """Skips where a program is missing, unless this is CI: there everything must have run."""
+    if shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None:
+        if os.environ.get("SYNCFLOW_CI") == "1":
+            pytest.fail(f"{program} is not installed, and SYNCFLOW_CI asks for it")
+        pytest.skip(f"{program} is not installed")
