@@ -10,7 +10,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from ..exceptions import BodyLengthError, FileModeWarning, UnrewindableBodyError
 from .writer import BodyWriter, Buffer
@@ -59,11 +59,11 @@ class BytesBody:
 class FileBody:
     """A file object, from its current position."""
 
-    def __init__(self, file: IO[Any], length: int | None = None) -> None:
+    def __init__(self, file: Any) -> None:
         self._file = file
         self._start = _position(file)
         # Asked now: what is announced before the body must hold when it is sent.
-        self.length = _length(file, self._start) if length is None else length
+        self.length = _length(file, self._start)
 
     @property
     def can_rewind(self) -> bool:
@@ -134,9 +134,9 @@ class FileBody:
 class IterableBody:
     """Pieces that come as they come; an empty one is skipped."""
 
-    def __init__(self, pieces: Iterable[Buffer | str], length: int | None = None) -> None:
+    def __init__(self, pieces: Iterable[Buffer | str]) -> None:
         self._pieces = pieces
-        self.length = length
+        self.length: int | None = None
         # An iterator is spent after one pass; a list, or an object that makes iterators, is not.
         self.can_rewind = not isinstance(pieces, Iterator)
 
@@ -169,14 +169,14 @@ def body_of(data: Any) -> Body:
     )
 
 
-def _position(file: IO[Any]) -> int | None:
+def _position(file: Any) -> int | None:
     try:
-        return file.tell()
+        return int(file.tell())
     except (OSError, AttributeError, io.UnsupportedOperation):
         return None  # a pipe, a socket, an object with nothing but read()
 
 
-def _length(file: IO[Any], start: int | None) -> int | None:
+def _length(file: Any, start: int | None) -> int | None:
     """Bytes from the current position to the end."""
     if isinstance(file, io.TextIOBase):
         warnings.warn(
@@ -198,10 +198,10 @@ def _length(file: IO[Any], start: int | None) -> int | None:
         file.seek(start)
     except (OSError, AttributeError, ValueError):
         return None
-    return None if end is None else max(0, end - start)
+    return max(0, int(end) - start)
 
 
-def _regular(file: IO[Any]) -> IO[bytes] | None:
+def _regular(file: Any) -> IO[bytes] | None:
     """The object whose descriptor holds the very bytes that `read()` gives: not a GzipFile, not a decrypting wrapper,
     which have a `fileno()` too."""
     inner = getattr(file, "file", file)  # what tempfile wraps
@@ -212,4 +212,4 @@ def _regular(file: IO[Any]) -> IO[bytes] | None:
         inner.flush()
     if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         return None
-    return inner  # type: ignore[return-value]  # one of the three, all of which are IO[bytes]
+    return cast(IO[bytes], inner)

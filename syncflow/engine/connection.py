@@ -46,9 +46,7 @@ class Connection:
         watermarks: for what is received.
     """
 
-    def __init__(
-        self, home: Home, origin: Origin, transport: Transport, setup: Setup, watermarks: Watermarks
-    ) -> None:
+    def __init__(self, home: Home, origin: Origin, transport: Transport, setup: Setup, watermarks: Watermarks) -> None:
         # Never changes.
         self.home = home
         self.origin = origin

@@ -43,8 +43,7 @@ class Deadline:
             until = self.at
         elif self.at is not None and self.at < until:
             until = self.at
-        left = until - self.clock()
-        return left if left > 0.0 else 0.0
+        return max(0.0, until - self.clock())
 
     def exceeded(self, where: str, phase: str) -> TotalTimeout:
         """The error for a request that took too long while `phase` was under way with `where`."""

@@ -86,11 +86,11 @@ class Exchange:
 
     __slots__ = (
         "__weakref__",
+        "_begun_at",
+        "_bytes_sent",
         "_connection",
         "_deadline",
         "_eager",
-        "_begun_at",
-        "_bytes_sent",
         "_ended_at",
         "_first_byte_at",
         "_first_use",
@@ -128,9 +128,7 @@ class Exchange:
         self._sent_at: float | None = None
         self._first_byte_at: float | None = None
         self._ended_at: float | None = None
-        self.incoming = IncomingBuffer(
-            self.cond, connection.watermarks.receive_high, connection.watermarks.receive_low
-        )
+        self.incoming = IncomingBuffer(self.cond, connection.watermarks.receive_high, connection.watermarks.receive_low)
         self.head: Head | None = None
         self.trailers: list[tuple[str, str]] = []
         self.bytes_received = 0
@@ -268,8 +266,6 @@ class Exchange:
         if outcome == Outcome.QUIET:
             self._connection.transport.set_reading(True)
             self._wait_for(self._has_news, "body")
-        elif incoming.size and not outcome & Outcome.TO_SETTLE:
-            return incoming.take(most), outcome
         return None, outcome
 
     def _take(self, most: int) -> bytes:
@@ -378,9 +374,9 @@ class Exchange:
             if self.settled:
                 return
             if self.failure is None:
-                known = isinstance(error, RequestException)
-                self.failure = error if known else Cancelled(f"{self.where}: interrupted by {type(error).__name__}")
-                self.locate(self.failure, "body" if self.head else "head")
+                if not isinstance(error, RequestException):
+                    error = Cancelled(f"{self.where}: interrupted by {type(error).__name__}")
+                self.failure = self.locate(error, "body" if self.head else "head")
         self._connection.close()
 
     def fail_from_finalizer(self) -> None:

@@ -64,9 +64,9 @@ class TLSTransport(Transport):
         return self.receiving
 
     def _send_some(self, pieces: list[memoryview]) -> int:
-        """A write that would block is to be made again with the same bytes: they stay the first piece (SSL_write(3))."""
+        """A write that would block is made again with the same bytes: they stay the first piece (SSL_write(3))."""
         try:
-            return self._sock.write(pieces[0])  # type: ignore[arg-type]  # any buffer, not bytes alone
+            return self._sock.write(pieces[0])
         except ssl.SSLWantWriteError:
             return 0
 

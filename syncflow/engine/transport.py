@@ -321,9 +321,7 @@ class Transport:
         self.outgoing.clear()
         self.outgoing.cond.notify_all()
 
-    def _wait_while(
-        self, stuck: Callable[[], bool], deadline: Deadline, timeout: float | None = None
-    ) -> bool:
+    def _wait_while(self, stuck: Callable[[], bool], deadline: Deadline, timeout: float | None = None) -> bool:
         """With the sending lock held. False if `timeout` seconds ran out, which is the caller's own wish.
 
         Woken by `_drain`, `stop_message`, `_sending_failed`; ends by the deadline or `Timeouts.write`, with an error.

@@ -12,7 +12,6 @@ from .grammar import FIELD_VCHAR, OWS, TCHAR, is_token, shown
 
 # RFC 9112 3.2: no white space, no control, no non-ASCII; what else a target may look like is for who made it.
 _is_request_line = re.compile(rf"[{TCHAR}]+ [!-~]+ HTTP/1\.1").fullmatch
-_is_target = re.compile(r"[!-~]+").fullmatch
 
 # A value without white space around it; an obs-fold is not among what may be sent (RFC 9112 5.2).
 _VALUE = rf"(?:[{FIELD_VCHAR}](?:[\t {FIELD_VCHAR}]*[{FIELD_VCHAR}])?)?"
@@ -90,22 +89,23 @@ def _check_framing(pairs: list[tuple[str, str]]) -> None:
 def _request_line_error(method: str, target: str) -> InvalidRequest:
     if not is_token(method):
         return InvalidRequest(f"the method is not a token (RFC 9110 9.1): {shown(method)}")
-    if not _is_target(target):
-        return InvalidRequest(
-            "the target is empty, or has white space, a control or a non-ASCII character in it"
-        )
-    raise AssertionError("a request line was refused whose parts are valid")
+    fault = "is empty, or has white space, a control or a non-ASCII character in it"
+    return InvalidRequest(f"the target {fault} (RFC 9112 3.2)")
 
 
 def _field_error(pairs: Iterable[tuple[object, object]]) -> InvalidRequest:
-    for name, value in pairs:
-        if not isinstance(name, str) or not is_token(name):
-            return InvalidRequest(f"not a field name (RFC 9110 5.1): {shown(str(name))}")
-        if not isinstance(value, str):
-            return InvalidRequest(f"the value of field {name} is of type {type(value).__name__}, not str")
-        if not _is_value(value):
-            return InvalidRequest(f"the value of field {name} {_value_fault(value)} (RFC 9110 5.5)")
-    raise AssertionError("field lines were refused whose parts are valid")
+    name, value = next((name, value) for name, value in pairs if not _is_field(name, value))
+    if not isinstance(name, str) or not is_token(name):
+        return InvalidRequest(f"not a field name (RFC 9110 5.1): {shown(str(name))}")
+    if not isinstance(value, str):
+        return InvalidRequest(f"the value of field {name} is of type {type(value).__name__}, not str")
+    return InvalidRequest(f"the value of field {name} {_value_fault(value)} (RFC 9110 5.5)")
+
+
+def _is_field(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    return is_token(name) is not None and _is_value(value) is not None
 
 
 def _value_fault(value: str) -> str:

@@ -169,8 +169,15 @@ class Server:
         self._address = listener.getsockname()
         self._listener = listener
         self._waker, woken = socket.socketpair()
-        name = f"{type(self).__name__}-accept"
-        self._acceptor = threading.Thread(target=self._accept, args=(listener, woken), name=name, daemon=True)
+        selector = selectors.DefaultSelector()
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        self._acceptor = threading.Thread(
+            target=self._accept,
+            args=(listener, woken, selector),
+            name=f"{type(self).__name__}-accept",
+            daemon=True,
+        )
         self._acceptor.start()
         return self
 
@@ -220,10 +227,10 @@ class Server:
         thread.join(max(0.0, deadline - time.monotonic()))
         assert not thread.is_alive(), f"{thread.name} has not ended {STOP_TIMEOUT:g} s after it was asked to"
 
-    def _accept(self, listener: socket.socket, woken: socket.socket) -> None:
-        with woken, selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
-            selector.register(woken, selectors.EVENT_READ)
+    def _accept(
+        self, listener: socket.socket, woken: socket.socket, selector: selectors.BaseSelector
+    ) -> None:
+        with woken, selector:
             while not self.stopping.is_set():
                 selector.select()
                 try:

@@ -45,8 +45,8 @@ def valid_responses(draw: st.DrawFn, method: str = "GET") -> Response:
     for option in draw(st.lists(st.sampled_from(["close", "keep-alive", "x"]), max_size=2, unique=True)):
         response.fields.append(("Connection", option))
     without_body = method == "HEAD" or status in (204, 304)
-    framings = ["length", "chunked", "close"] if version == "1.1" else ["length", "close"]
-    framing = draw(st.sampled_from(framings))
+    framings = {"1.0": ["length", "close"], "1.1": ["length", "chunked", "close"]}[version]
+    framing = "close" if status == 204 else draw(st.sampled_from(framings))  # RFC 9112 6.1, RFC 9110 8.6
     content = b""
     if not without_body:
         response.body = draw(BODIES)
@@ -71,7 +71,7 @@ def chunked(draw: st.DrawFn, body: bytes, trailers: list[tuple[str, str]]) -> by
     while rest:
         size = draw(st.integers(1, len(rest)))
         digits = draw(st.sampled_from(["{:x}", "{:X}", "{:04x}"])).format(size)
-        extension = draw(st.sampled_from(["", "", ";a", ";a=b", ' ; a="b;c" ;d']))
+        extension = draw(st.sampled_from(["", "", ";a", ";a=b", ';a="b;c";d']))
         out += f"{digits}{extension}\r\n".encode() + rest[:size] + b"\r\n"
         rest = rest[size:]
     lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
@@ -80,15 +80,36 @@ def chunked(draw: st.DrawFn, body: bytes, trailers: list[tuple[str, str]]) -> by
 
 # What a mutation puts in: the bytes that mean something to a parser.
 _TELLING = st.sampled_from(
-    [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\n\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"F", b"\xff"]
-    + [b"\r\n folded", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"]
-    + [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"\r\n0\r\n\r\n", b"5\r\nhello\r\n"]
+    [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n\n",
+        b"\x00",
+        b" ",
+        b"\t",
+        b":",
+        b";",
+        b",",
+        b"0",
+        b"F",
+        b"\xff",
+        b"\r\n folded",
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n",
+    ]
 )
 
 
 @st.composite
 def any_responses(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A method, and bytes that may answer it: valid, oddly written or broken, with or without bytes after it."""
+    """A method, and bytes that may answer it: valid, oddly written or broken, with or without more bytes."""
     method = draw(METHODS)
     raw = draw(valid_responses(method)).raw
     for interim in draw(

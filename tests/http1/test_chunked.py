@@ -56,7 +56,7 @@ def test_sizes_are_hexadecimal(size: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line, fault",
+    ("line", "fault"),
     [
         (b"", "not a chunk size"),
         (b" 5", "not a chunk size"),
@@ -103,7 +103,7 @@ def test_an_error_after_data_keeps_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "section, trailers",
+    ("section", "trailers"),
     [
         (b"\r\n", []),
         (b"\n", []),

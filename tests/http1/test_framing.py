@@ -28,7 +28,9 @@ def _is_close_delimited(outcome: Outcome, body: bytes) -> bool:
 @pytest.mark.parametrize(
     "fields", ["", "Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 5\nA: b"]
 )
-@pytest.mark.parametrize("method, status", [("HEAD", "200"), ("HEAD", "404"), ("GET", "204"), ("GET", "304")])
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200"), ("HEAD", "404"), ("GET", "204"), ("GET", "304")]
+)
 def test_rule_1_no_body_whatever_the_fields_say(fields: str, method: str, status: str) -> None:
     outcome = _read(fields, b"hello", method, status)
     assert (outcome.messages[0].body, outcome.messages[0].complete, outcome.leftover) == (b"", True, b"hello")
@@ -42,7 +44,7 @@ def test_rule_1_methods_are_case_sensitive() -> None:
 
 @pytest.mark.parametrize("fields", ["", "Content-Length: 5", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize(
-    "method, status", [("CONNECT", "200"), ("CONNECT", "299"), ("GET", "101"), ("HEAD", "101")]
+    ("method", "status"), [("CONNECT", "200"), ("CONNECT", "299"), ("GET", "101"), ("HEAD", "101")]
 )
 def test_rule_2_what_follows_is_not_http(fields: str, method: str, status: str) -> None:
     outcome = _read(fields, b"\r\n\0raw", method, status)
@@ -101,7 +103,7 @@ def test_rule_4_chunked_is_not_last(fields: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields, fault",
+    ("fields", "fault"),
     [
         ("Transfer-Encoding:", "not a list of transfer codings"),
         ("Transfer-Encoding: ,", "not a list of transfer codings"),
@@ -159,8 +161,8 @@ def test_rule_5_a_length_beyond_all_reason() -> None:
         "content-length: 2",
         "Content-Length: 2, 2 ,2",
         "Content-Length: 2\nCONTENT-LENGTH: 2",
-    ]
-    + ["Content-Length: 0000000000002"],
+        "Content-Length: 0000000000002",
+    ],
 )
 def test_rule_6_length(fields: str) -> None:
     outcome = _read(fields, b"hi there")
@@ -180,7 +182,7 @@ def test_rule_8_until_the_connection_closes(fields: str, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version, fields, persists",
+    ("version", "fields", "persists"),
     [
         ("1.1", "", True),
         ("1.1", "Connection: close", False),
@@ -203,7 +205,7 @@ def test_rule_8_until_the_connection_closes(fields: str, version: str) -> None:
         ("1.0", "Connection: keep-alives", False),
     ],
 )
-@pytest.mark.parametrize("status, length", [("200", "Content-Length: 2"), ("204", "")])
+@pytest.mark.parametrize(("status", "length"), [("200", "Content-Length: 2"), ("204", "")])
 def test_persistence(version: str, fields: str, persists: bool, status: str, length: str) -> None:
     outcome = _read(f"{fields}\n{length}", b"hi" if length else b"", version=version, status=status)
     assert outcome.messages[0].complete

@@ -54,7 +54,7 @@ def test_a_usual_response() -> None:
 
 
 @pytest.mark.parametrize(
-    "line, expected",
+    ("line", "expected"),
     [
         (b"HTTP/1.1 200 OK", (200, "OK", "1.1")),
         (b"HTTP/1.0 200 OK", (200, "OK", "1.0")),
@@ -122,7 +122,7 @@ def test_empty_lines_before_the_status_line(lines: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line, field",
+    ("line", "field"),
     [
         (b"A: b", ("A", "b")),
         (b"A:b", ("A", "b")),
@@ -146,7 +146,7 @@ def test_field_line(line: bytes, eol: bytes, field: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line, fault",
+    ("line", "fault"),
     [
         (b"no colon", "without a colon"),
         (b"A : b", "white space between field name and colon"),
@@ -180,7 +180,7 @@ def test_an_error_does_not_show_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "lines, value",
+    ("lines", "value"),
     [
         (b"A: b\r\n c", "b c"),
         (b"A: b \t\r\n \t c \r\n\td", "b c d"),

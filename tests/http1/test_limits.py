@@ -120,7 +120,7 @@ def test_over_the_limit(name: str, cut: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "endless, error",
+    ("endless", "error"),
     [
         (b"\r\n" * 1024, TooManyEmptyLines),
         (b"HTTP/1.1 200 " + b"x" * 1024, LineTooLong),

@@ -79,8 +79,15 @@ def test_chunked_after_its_end() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Transfer-Encoding", "content-length", "HOST", "Authorization", "Cookie", "Set-Cookie", "Trailer", "TE"]
-    + [
+    [
+        "Transfer-Encoding",
+        "content-length",
+        "HOST",
+        "Authorization",
+        "Cookie",
+        "Set-Cookie",
+        "Trailer",
+        "TE",
         "Connection",
         "Content-Type",
         "Content-Encoding",

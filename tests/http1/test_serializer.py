@@ -91,7 +91,7 @@ def test_refused_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value, fault",
+    ("value", "fault"),
     [
         ("secret\r\nEvil: x", "CR, LF, NUL"),
         ("secret\r\n", "CR, LF, NUL"),
@@ -141,7 +141,7 @@ def test_method_and_target_of_another_type_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields, fault",
+    ("fields", "fault"),
     [
         ([], "Host must be given once, not 0 times"),
         ([("A", "b")], "Host must be given once, not 0 times"),
@@ -175,8 +175,12 @@ def test_refused_framing(fields: list[tuple[str, str]], fault: str) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [("Content-Length", "0"), ("content-length", "005"), ("Transfer-Encoding", "Chunked")]
-    + [("Transfer-Encoding", "gzip, chunked")],
+    [
+        ("Content-Length", "0"),
+        ("content-length", "005"),
+        ("Transfer-Encoding", "Chunked"),
+        ("Transfer-Encoding", "gzip, chunked"),
+    ],
 )
 def test_framing(field: tuple[str, str]) -> None:
     assert request_head("POST", "/", [HOST, field]).endswith(f"{field[0]}: {field[1]}\r\n\r\n".encode())

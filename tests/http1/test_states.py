@@ -179,7 +179,7 @@ def test_bytes_that_nobody_asked_for_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces, received, expected, in_head",
+    ("pieces", "received", "expected", "in_head"),
     [
         ([], 0, None, True),
         ([b"HTTP/1.1 200"], 12, None, True),

@@ -1,7 +1,7 @@
-"""llhttp's own response tests, run against our parser; where the two differ on purpose it is said, and checked.
+"""llhttp's own response tests, run against our parser; where we differ on purpose it is said, and checked.
 
-The vectors (vectors/README.md) lost one CRLF wherever llhttp's test ends with an empty line: llhttp's log then speaks
-of a head or a message that was complete, and upstream's files have that CRLF. It is given back here, see `_input_of`.
+The vectors (vectors/README.md) lost one CRLF wherever llhttp's test ends with an empty line: its log speaks
+of a head or a message that was complete, and llhttp's own files have that CRLF. `_input_of` gives it back.
 """
 
 import base64

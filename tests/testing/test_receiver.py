@@ -21,6 +21,7 @@ from syncflow.testing import (
     pattern_sha256,
 )
 from syncflow.testing.patterns import PERIOD
+from syncflow.testing.receiver import BUFFER_SIZE
 
 
 def put(server: Any, body: Any, *, context: ssl.SSLContext | None = None, **kw: Any) -> dict[str, Any]:
@@ -109,41 +110,64 @@ def test_an_upload_that_breaks_off_is_told_as_incomplete() -> None:
     assert (receipt.bytes, receipt.complete) == (3, False)
 
 
+def start_upload(server: Receiver, length: int) -> http.client.HTTPConnection:
+    client = http.client.HTTPConnection(*server.address, timeout=10)
+    client.putrequest("PUT", "/")
+    client.putheader("Content-Length", str(length))
+    client.endheaders()
+    return client
+
+
+def send_until_blocked(client: http.client.HTTPConnection, piece: bytes) -> int:
+    """How much can be sent before the client is held up, for a fifth of a second at least."""
+    sent = 0
+    client.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += client.sock.send(piece)
+    client.sock.settimeout(10)
+    return sent
+
+
 def test_a_pause_is_felt_by_the_client_until_resume() -> None:
     size = 20_000_000
-    answers = []
     with Receiver(pause_after=10_000) as server:
-        uploading = threading.Thread(target=lambda: answers.append(put(server, bytes(size))))
-        uploading.start()
-        assert server.paused.wait(10)
-        assert 10_000 <= server.bytes_received < size
-        assert not answers
+        client = start_upload(server, size)
+        sent = send_until_blocked(client, bytes(10_000))
+        assert server.paused.is_set()
+        assert 10_000 <= server.bytes_received <= 10_000 + BUFFER_SIZE
         server.resume()
-        uploading.join(10)
-        assert answers[0]["bytes"] == size
+        client.send(bytes(size - sent))
+        assert json.loads(client.getresponse().read())["bytes"] == size
+        client.close()
 
 
-def test_a_rate_is_kept_and_the_kernel_buffers_little() -> None:
-    with Receiver(rate=1_000_000) as server:
-        client = http.client.HTTPConnection(*server.address, timeout=10)
-        client.putrequest("PUT", "/")
-        client.putheader("Content-Length", "1000000000")
-        client.endheaders()
-        client.sock.setblocking(False)
-        taken = 0
-        with pytest.raises(BlockingIOError):
-            while True:
-                taken += client.sock.send(bytes(65_536))
+def test_the_end_of_the_server_ends_a_pause() -> None:
+    with Receiver(pause_after=0) as server:
+        client = start_upload(server, 1000)
+        client.send(b"x")
+        assert server.paused.wait(10)
+    client.close()
+    assert [receipt.complete for receipt in server.receipts] == [False]
+
+
+def test_a_rate_is_felt_early() -> None:
+    with Receiver(rate=1000) as server:
+        client = start_upload(server, 1_000_000_000)
         # What the client got rid of lies in its own send buffer and in the small one of the receiver.
-        assert server.bytes_received < 1_000_000
-        assert taken < 20_000_000
+        paced = send_until_blocked(client, bytes(10_000))
+        assert server.bytes_received < 10_000
+        client.close()
+    with Receiver(pause_after=0, receive_buffer=4_000_000) as server:
+        client = start_upload(server, 1_000_000_000)
+        assert send_until_blocked(client, bytes(10_000)) > paced + 1_000_000
         client.close()
 
 
 def test_a_rate_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    server = Receiver(rate=1_000_000)
-    monkeypatch.setattr(server.stopping, "wait", lambda seconds: waits.append(seconds))
+    server = Receiver(rate=1_000_000, receive_buffer=1_000_000)
+    monkeypatch.setattr(server.stopping, "wait", waits.append)
     with server:
         put(server, bytes(100_000))
     # Skipped waits take no time, so that the last one is for nearly the whole body: a tenth of a second.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import ssl
 import threading
@@ -350,6 +351,21 @@ def test_a_script_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     let_go.set()
 
 
+def test_an_error_in_accepting_comes_out() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        pytest.raises(OSError, match="Too many open files"),
+        ScriptedServer(Peer.stall) as server,
+        socket.socket() as sock,
+    ):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            sock.connect(server.address)
+            eventually(lambda: server._errors)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_there_is_no_address_outside_the_block() -> None:
     with pytest.raises(RuntimeError, match="inside its with block"):
         _ = ScriptedServer(Peer.stall).url
@@ -366,7 +382,10 @@ def test_tls_with_and_without_the_closing_alert(server_tls, client_tls) -> None:
         peer.half_close(close_notify=False)
         peer.wait_closed()
 
-    with ScriptedServer(politely, abruptly, ssl_context=server_tls) as server:
+    def by_returning(peer: Peer) -> None:
+        peer.send(b"bye")
+
+    with ScriptedServer(politely, abruptly, by_returning, ssl_context=server_tls) as server:
         assert server.url.startswith("https://127.0.0.1:")
         with client_tls.wrap_socket(connect(server), server_hostname="127.0.0.1") as sock:
             sock.sendall(b"hello")
@@ -377,6 +396,11 @@ def test_tls_with_and_without_the_closing_alert(server_tls, client_tls) -> None:
         ) as sock:
             with pytest.raises(ssl.SSLEOFError):
                 sock.recv(10)
+        with client_tls.wrap_socket(
+            connect(server), server_hostname="127.0.0.1", suppress_ragged_eofs=False
+        ) as sock:
+            assert sock.recv(10) == b"bye"
+            assert sock.recv(10) == b""
         server.wait_until_idle()
 
 
