@@ -251,6 +251,10 @@ def _basic(target: Target) -> str:
 def _attach_body(request: PreparedRequest, data: Any, json: Any) -> None:
     """Put the body into the request, with the headers that describe and frame it (RFC 9112, section 6)."""
     headers = request.headers
+    if data is None and json is None:
+        if request.method not in _BODILESS:
+            headers.setdefault("Content-Length", "0")
+        return
     if not data and data is not None and not isinstance(data, Mapping | str | bytes | list | tuple):
         pass  # a file or an iterable that happens to be empty is a body all the same
     elif not data:

@@ -1,27 +1,25 @@
 """Bounded queues of bytes between a caller and a connection.
 
-Knows pieces, watermarks and the Condition on which callers wait. Knows nothing of sockets or HTTP: who fills a
-buffer and who empties it is the business of the transport (outgoing) and of the exchange (incoming).
+Knows pieces and watermarks. Knows nothing of sockets, HTTP or waiting: who fills a buffer, who empties it and who
+waits for either is the business of the transport (outgoing) and of the exchange (incoming).
 
-Every method is called while `cond` is held, and every field is guarded by it.
+Every method is called with the lock of its direction held, which guards every field.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from threading import Condition
 
 __all__ = ["BoundedBuffer", "IncomingBuffer", "OutgoingBuffer"]
 
 
 class BoundedBuffer:
-    """What both directions share: a size between two watermarks, and the Condition that tells of it."""
+    """What both directions share: a size between two watermarks."""
 
-    __slots__ = ("cond", "high", "low", "size")
+    __slots__ = ("high", "low", "size")
 
-    def __init__(self, cond: Condition, high: int, low: int) -> None:
-        self.cond = cond
+    def __init__(self, high: int, low: int) -> None:
         self.high = high
         self.low = low
         self.size = 0
@@ -42,8 +40,8 @@ class OutgoingBuffer(BoundedBuffer):
 
     __slots__ = ("_payloads", "_pieces")
 
-    def __init__(self, cond: Condition, high: int, low: int) -> None:
-        super().__init__(cond, high, low)
+    def __init__(self, high: int, low: int) -> None:
+        super().__init__(high, low)
         self._pieces: deque[memoryview] = deque()
         self._payloads: deque[int] = deque()
 
@@ -93,8 +91,8 @@ class IncomingBuffer(BoundedBuffer):
 
     __slots__ = ("_offset", "_pieces")
 
-    def __init__(self, cond: Condition, high: int, low: int) -> None:
-        super().__init__(cond, high, low)
+    def __init__(self, high: int, low: int) -> None:
+        super().__init__(high, low)
         self._pieces: deque[bytes] = deque()
         # How much of the first piece has been read.
         self._offset = 0

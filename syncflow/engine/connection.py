@@ -95,7 +95,7 @@ class Connection:
                 outcome = self.receive(exchange, size)
                 to_settle = outcome & Outcome.TO_SETTLE
                 if outcome & Outcome.WAKE and not to_settle:
-                    self.transport.receiving.notify_all()
+                    self.transport.arrived.notify_all()
                 again = self.transport.pending and not to_settle
             if to_settle:
                 self.settle(exchange, outcome)
@@ -170,11 +170,11 @@ class Connection:
                 self.home.release(self)
             else:
                 self.close()
-        with exchange.cond:
+        with self.transport.receiving:
             exchange.answered = exchange.head is not None
             exchange.settled = exchange.ended
             if outcome & Outcome.WAKE:
-                exchange.cond.notify_all()
+                self.transport.arrived.notify_all()
 
     # ---------------------------------------------------------------- the end
 
@@ -202,7 +202,7 @@ class Connection:
                 )
                 failure.__cause__ = error
                 exchange.lost(failure)
-                exchange.cond.notify_all()
+                self.transport.arrived.notify_all()
         self.home.discard(self)
 
     def on_fork(self) -> None:

@@ -4,7 +4,7 @@ Knows every wait of a caller once it has a connection, and the errors in which a
 bytes travel: the connection feeds it what it parsed. What is above this file knows exchanges and no connections, so
 that one connection may carry several.
 
-Every wait for the answer is on `cond`, the lock of the connection's receiving direction, and is woken by: the worker
+Every wait for the answer is on `_arrived`, over the lock of the connection's receiving direction, and is woken by: the worker
 that received (`Connection.settle`), `fail` (cancel, session closed, engine failure), or ends by a limit.
 """
 
@@ -88,6 +88,7 @@ class Exchange:
         "__weakref__",
         "_begun_at",
         "_bytes_sent",
+        "_arrived",
         "_connection",
         "_deadline",
         "_eager",
@@ -96,11 +97,11 @@ class Exchange:
         "_first_use",
         "_has_body",
         "_interim",
+        "_lock",
         "_pooled",
         "_sent_at",
         "answered",
         "bytes_received",
-        "cond",
         "ended",
         "failure",
         "head",
@@ -121,14 +122,15 @@ class Exchange:
         self._first_use = connection.uses == 0
         self._has_body = False  # set by `start`, before anybody waits
         self.method = method
-        self.cond = connection.transport.receiving
-        # Guarded by cond.
+        self._lock = connection.transport.receiving
+        self._arrived = connection.transport.arrived
+        # Guarded by _lock.
         self._eager = False  # whether the caller wants to be woken for every step, not only for the whole answer
         self._interim = 0  # the last 1xx status
         self._sent_at: float | None = None
         self._first_byte_at: float | None = None
         self._ended_at: float | None = None
-        self.incoming = IncomingBuffer(self.cond, connection.watermarks.receive_high, connection.watermarks.receive_low)
+        self.incoming = IncomingBuffer(connection.watermarks.receive_high, connection.watermarks.receive_low)
         self.head: Head | None = None
         self.trailers: list[tuple[str, str]] = []
         self.bytes_received = 0
@@ -195,21 +197,21 @@ class Exchange:
     def bytes_buffered(self) -> int:
         """Bytes of the body that wait to be sent."""
         transport = self._connection.transport
-        with transport.outgoing.cond:
+        with transport.sending:
             return 0 if self.answered else transport.outgoing.payload
 
     # ---------------------------------------------------------------- waiting for the answer: the caller
 
     def wait_for_continue(self, patience: float) -> None:
         """Wait for 100 (Continue), for the final answer, or for `patience` seconds (RFC 9110, section 10.1.1)."""
-        with self.cond:
+        with self._lock:
             self._eager = True
             until = self._deadline.clock() + patience
             while not (self._interim == 100 or self.answered or self.failure):
                 left = self._deadline.wait_time(until)
                 if left == 0.0:
                     break
-                self.cond.wait(left)
+                self._arrived.wait(left)
 
     def wait_answered(self, *, whole: bool) -> Head:
         """Wait for the final head; if `whole`, until all of the answer is here or the buffer is full.
@@ -218,7 +220,7 @@ class Exchange:
             ReadTimeout, WriteTimeout, TotalTimeout: by the limits.
             StaleConnection, ConnectionError, ProtocolError, Cancelled, SessionClosed: as `failure` says.
         """
-        with self.cond:
+        with self._lock:
             self._eager = not whole
             self._wait_for(self._is_here if whole else self._has_answered, "head")
             assert self.head is not None
@@ -230,7 +232,7 @@ class Exchange:
         Receives on this thread as long as bytes are there, and parks with the worker when none are.
         """
         while True:
-            with self.cond:
+            with self._lock:
                 piece, outcome = self._read_step(most)
             if outcome & Outcome.TO_SETTLE:
                 self._connection.settle(self, outcome)
@@ -241,7 +243,7 @@ class Exchange:
         """All that is left of the answer's body."""
         pieces: list[bytes] = []
         while True:
-            with self.cond:
+            with self._lock:
                 if self.incoming.size:
                     pieces += self.incoming.take_all()
                 if self.settled:
@@ -250,7 +252,7 @@ class Exchange:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_step(self, most: int) -> tuple[bytes | None, int]:
-        """With cond held: bytes, or b"" for the end, or None to be called again once the outcome was acted upon."""
+        """With the lock held: bytes, or b"" for the end, or None to be called again once the outcome was acted upon."""
         self._eager = True
         incoming = self.incoming
         if incoming.size:
@@ -269,7 +271,7 @@ class Exchange:
         return None, outcome
 
     def _take(self, most: int) -> bytes:
-        """With cond held and something buffered. A reader that takes all goes on to receive by itself; for one that
+        """With the lock held and something buffered. A reader that takes all goes on to receive by itself; for one that
         takes little at a time the worker fills the buffer again while it computes."""
         incoming = self.incoming
         piece = incoming.take(most)
@@ -290,7 +292,7 @@ class Exchange:
         return self.incoming.size > 0 or self.ended or self.failure is not None
 
     def _wait_for(self, arrived: Callable[[], bool], phase: str) -> None:
-        """With cond held. See the head of this file for who wakes it."""
+        """With the lock held. See the head of this file for who wakes it."""
         if arrived():
             return
         transport = self._connection.transport
@@ -306,7 +308,7 @@ class Exchange:
             limit = timeouts.write if unsent else timeouts.read
             left = stall.time_left(limit, max(transport.last_received, transport.last_sent))
             if left != 0.0:
-                self.cond.wait(left)
+                self._arrived.wait(left)
             elif unsent:
                 raise stall.timeout(WriteTimeout, "write", "send", "the server took nothing of the request")
             else:
@@ -315,7 +317,7 @@ class Exchange:
     # ---------------------------------------------------------------- what the connection tells
 
     def accept(self, events: list[Event]) -> int:
-        """With cond held, on the thread that received. Take what was parsed."""
+        """With the lock held, on the thread that received. Take what was parsed."""
         outcome: int = Outcome.MOVED
         for event in events:
             if type(event) is bytes:
@@ -343,7 +345,7 @@ class Exchange:
         return Outcome.ANSWERED
 
     def lost(self, error: RequestException) -> None:
-        """With cond held, on the thread that received. The answer will never be complete."""
+        """With the lock held, on the thread that received. The answer will never be complete."""
         if self.failure is None and not self.ended:
             self.failure = self.locate(error, "body" if self.head else "head")
 
@@ -359,18 +361,18 @@ class Exchange:
     def fail(self, error: RequestException) -> None:
         """Any thread. End it now: whoever waits in it is woken with `error`; the connection is closed, never reused.
         Nothing happens if it was over."""
-        with self.cond:
+        with self._lock:
             if self.ended or self.failure is not None:
                 return
             self.failure = self.locate(error, "body" if self.head else "head")
             self.incoming.clear()
-            self.cond.notify_all()
+            self._arrived.notify_all()
         self._connection.close()
 
     def abandon(self, error: BaseException) -> None:
         """The caller, to whom `error` happened in a wait or between two. The connection is closed even where an
         interrupt came between a step and what was to be done about it."""
-        with self.cond:
+        with self._lock:
             if self.settled:
                 return
             if self.failure is None:

@@ -60,7 +60,7 @@ class TLSTransport(Transport):
     def __init__(self, worker: Worker, sock: ssl.SSLSocket, where: str, watermarks: Watermarks) -> None:
         super().__init__(worker, sock, where, watermarks)
 
-    def _sending_condition(self) -> threading.Condition:
+    def _sending_lock(self) -> threading.Lock:
         return self.receiving
 
     def _send_some(self, pieces: list[memoryview]) -> int:

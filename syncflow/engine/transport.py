@@ -76,12 +76,17 @@ class Transport:
         self._sock = sock
         self._fd = sock.fileno()
         self._owner: Owner  # set by `attach`, before any other thread knows of this object
-        # The receiving direction's lock. It guards `_reading`, and the owner's parser and incoming buffer.
-        self.receiving = threading.Condition(threading.Lock())
+        # The receiving direction's lock, and the Condition on it. It guards `_reading`, `last_received`, and the
+        # owner's parser and incoming buffer. (The locks themselves, because entering a Condition costs two calls.)
+        self.receiving = threading.Lock()
+        self.arrived = threading.Condition(self.receiving)
         self._reading = False  # whether the worker is to watch for bytes
         self.last_received = 0.0  # when the peer last sent any
-        # Guarded by outgoing.cond, the sending direction's lock.
-        self.outgoing = OutgoingBuffer(self._sending_condition(), watermarks.high, watermarks.low)
+        # The sending direction's. It guards all that follows.
+        self.sending = self._sending_lock()
+        self.left = threading.Condition(self.sending)
+        self._writers = 0  # how many wait on `left`
+        self.outgoing = OutgoingBuffer(watermarks.high, watermarks.low)
         self._blocked = False  # the kernel took no more; the worker watches for room
         self._in_file_call = False  # a caller is in os.sendfile, without the lock: do not close the socket
         self._may_send = False  # a message is under way and nobody has stopped it
@@ -92,8 +97,8 @@ class Transport:
         # Guarded by both locks.
         self.closed = False
 
-    def _sending_condition(self) -> threading.Condition:
-        return threading.Condition(threading.Lock())
+    def _sending_lock(self) -> threading.Lock:
+        return threading.Lock()
 
     def attach(self, owner: Owner) -> None:
         """Once, before the transport is shared: the worker starts to watch for bytes."""
@@ -144,11 +149,16 @@ class Transport:
 
     def start_message(self, pieces: list[Piece], deadline: Deadline, *, last: bool) -> bool:
         """Caller. Begin a new message with `pieces`; otherwise as `write`."""
-        with self.outgoing.cond:
+        with self.sending:
             self._may_send = not self.closed
             self._ended = False
             self.send_error = None
             self.payload_sent = 0
+            if self._may_send and not self._blocked:
+                self._send_now(pieces)  # most requests are gone with this
+                if not pieces:
+                    self._ended = last
+                    return self._may_send
         return self.write(pieces, deadline, last=last)
 
     def write(self, pieces: list[Piece], deadline: Deadline, *, last: bool = False) -> bool:
@@ -157,7 +167,7 @@ class Transport:
         Waits while the buffer is full, until it is under its low watermark (woken by the worker's `_drain`), the
         message is stopped (`stop_message`), or the peer took nothing for `Timeouts.write` (`WriteTimeout`).
         """
-        with self.outgoing.cond:
+        with self.sending:
             while self._may_send:
                 self._offer(pieces)
                 if not pieces:
@@ -169,13 +179,13 @@ class Transport:
     def takes(self, size: int) -> bool:
         """Caller. Whether `try_write` would take so many bytes now. False turns to True with time, never back, as
         long as the caller is the only one who writes."""
-        with self.outgoing.cond:
+        with self.sending:
             return not self._may_send or not self._blocked or size <= self.outgoing.room
 
     def try_write(self, pieces: list[Piece], *, last: bool = False) -> bool:
         """Caller, who has asked `takes`. As `write`, but never waits."""
         out = self.outgoing
-        with out.cond:
+        with self.sending:
             if not self._may_send:
                 return False
             self._offer(pieces)
@@ -191,7 +201,7 @@ class Transport:
         sent under the lock, or an answer that follows it at once would look early."""
         start = offset
         while offset - start < count:
-            with self.outgoing.cond:
+            with self.sending:
                 self._wait_while(self._is_blocked, deadline)
                 if not self._may_send:
                     break
@@ -216,7 +226,7 @@ class Transport:
                 raise
             failed = error
         finally:
-            with self.outgoing.cond:
+            with self.sending:
                 self._after_file_call(sent, failed)
         return sent
 
@@ -237,7 +247,7 @@ class Transport:
         """Caller. Wait until the buffer is under its low watermark and takes `size` bytes, or the message is
         stopped; False when `timeout` seconds ran out first. Woken and ended as `write` is."""
         out = self.outgoing
-        with out.cond:
+        with self.sending:
             return self._wait_while(
                 lambda: self._may_send and self._blocked and not (out.is_low and size <= out.room), deadline, timeout
             )
@@ -245,17 +255,18 @@ class Transport:
     def flush(self, deadline: Deadline, timeout: float | None) -> bool:
         """Caller. Wait until the kernel has taken all that is queued, or the message is stopped; False when
         `timeout` seconds ran out first."""
-        with self.outgoing.cond:
+        with self.sending:
             return self._wait_while(lambda: self._may_send and bool(self.outgoing.size), deadline, timeout)
 
     def stop_message(self) -> bool:
         """Any thread. Send no more of this message and wake its writer; whether all of it had left already."""
-        with self.outgoing.cond:
+        with self.sending:
             complete = self._ended and not self.outgoing.size and self.send_error is None
             if self._may_send:
                 self._may_send = False
                 self.outgoing.clear()
-                self.outgoing.cond.notify_all()
+                if self._writers:
+                    self.left.notify_all()
             return complete
 
     @property
@@ -319,7 +330,7 @@ class Transport:
         self._may_send = False
         self._blocked = False
         self.outgoing.clear()
-        self.outgoing.cond.notify_all()
+        self.left.notify_all()
 
     def _wait_while(self, stuck: Callable[[], bool], deadline: Deadline, timeout: float | None = None) -> bool:
         """With the sending lock held. False if `timeout` seconds ran out, which is the caller's own wish.
@@ -339,7 +350,11 @@ class Transport:
                 if patience <= 0.0:
                     return False
                 left = patience if left is None else min(left, patience)
-            self.outgoing.cond.wait(left)
+            self._writers += 1
+            try:
+                self.left.wait(left)
+            finally:
+                self._writers -= 1
         return True
 
     def unacknowledged(self) -> int:
@@ -375,7 +390,7 @@ class Transport:
     def _drain(self) -> None:
         """Worker only. Send what a caller left behind; wake a writer once the buffer is low."""
         out = self.outgoing
-        with out.cond:
+        with self.sending:
             if self.closed:
                 return
             try:
@@ -389,8 +404,8 @@ class Transport:
                     self._blocked = False
             except OSError as error:
                 self._sending_failed(error)
-            if out.is_low:
-                out.cond.notify_all()
+            if self._writers and out.is_low:
+                self.left.notify_all()
         self._sync()
 
     def _sync(self) -> None:
@@ -417,8 +432,8 @@ class Transport:
         """With nobody watching. A caller inside os.sendfile comes back to `_close` when it is out."""
         with contextlib.ExitStack() as locks:
             locks.enter_context(self.receiving)
-            if self.outgoing.cond is not self.receiving:
-                locks.enter_context(self.outgoing.cond)
+            if self.sending is not self.receiving:
+                locks.enter_context(self.sending)
             self.closed = True
             self._may_send = False
             if not self._in_file_call:
@@ -432,9 +447,12 @@ class Transport:
 
     def on_fork(self) -> None:
         """In a forked child. Close our copy without a word; the locks may be held by threads that do not exist."""
-        self.receiving.__init__(threading.Lock())  # type: ignore[misc]  # in place: others hold the object
-        if self.outgoing.cond is not self.receiving:
-            self.outgoing.cond.__init__(threading.Lock())  # type: ignore[misc]
+        for lock in (self.receiving, self.sending):
+            if lock.locked():
+                lock.release()
+        # In place: others hold these objects.
+        self.arrived.__init__(self.receiving)  # type: ignore[misc]
+        self.left.__init__(self.sending)  # type: ignore[misc]
         self.closed = True
         self._may_send = False
         self._in_file_call = False

@@ -201,18 +201,17 @@ class Worker:
             if not (ready or needed or self._clients or self._commands or self._last_wishes):
                 self._end()
                 return False
-            count = min(len(self._commands), COMMANDS_A_TURN)
-            commands = [self._commands.popleft() for _ in range(count)]
+            commands = len(self._commands)  # only this thread takes any away
         for key, events in ready:
             if key.data is None:
                 self._hear()
             else:
                 self._serve(key.data, events)
-        for client, action in commands:
-            self._perform(client, action)
+        for _ in range(min(commands, COMMANDS_A_TURN)):
+            self._perform(*self._commands.popleft())
         while self._last_wishes:
             self._perform(*self._last_wishes.popleft())
-        if self._timers:
+        if self._timers and self._timers[0][0] <= time.monotonic():
             self._run_timers()
         return True
 

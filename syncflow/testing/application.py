@@ -43,9 +43,7 @@ App = Callable[[Request], Response]
 
 
 def json_response(value: object, status: int = 200, headers: Fields = ()) -> Response:
-    return Response(
-        status, [*pairs(headers), ("Content-Type", "application/json")], json.dumps(value).encode()
-    )
+    return Response(status, [*pairs(headers), ("Content-Type", "application/json")], json.dumps(value).encode())
 
 
 def echo(request: Request) -> Response:

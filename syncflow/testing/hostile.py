@@ -145,9 +145,7 @@ class IdleCloser(ScriptedServer):
         self.closed_idle.set()
 
 
-def closes_idle(
-    body: bytes = b"ok", *, stepped: bool = False, ssl_context: ssl.SSLContext | None = None
-) -> IdleCloser:
+def closes_idle(body: bytes = b"ok", *, stepped: bool = False, ssl_context: ssl.SSLContext | None = None) -> IdleCloser:
     """Answers as if to keep the connection, and closes it: at once, or `stepped` at `server.step()`."""
     return IdleCloser(body, stepped=stepped, ssl_context=ssl_context)
 

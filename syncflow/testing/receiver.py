@@ -176,9 +176,7 @@ class Receiver(Server):
     def _send_pattern(self, connection: Connection, request: Request, length: int) -> None:
         send = connection.sock.sendall
         chunked = "chunked" in request.query
-        send(
-            reply_head(200, {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(length)})
-        )
+        send(reply_head(200, {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(length)}))
         if request.method == "HEAD":
             return
         if not chunked:
@@ -197,7 +195,7 @@ class Receiver(Server):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until standard input ends; the first line of standard output is the URL."""
     parser = argparse.ArgumentParser(
-        prog="python -m syncflow.testing.receiver", description=__doc__.splitlines()[0]
+        prog="python -m syncflow.testing.receiver", description="A server that counts what it is sent."
     )
     parser.add_argument("--rate", type=float, help="bytes a second that a connection reads")
     parser.add_argument("--no-hash", action="store_true", help="count only")

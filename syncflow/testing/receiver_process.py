@@ -82,9 +82,7 @@ class ReceiverProcess:
     ) -> None:
         status = self._end()
         if error is None:
-            assert status == 0, (
-                f"the receiver's process ended with status {status}; its standard error says why"
-            )
+            assert status == 0, f"the receiver's process ended with status {status}; its standard error says why"
 
     def _end(self) -> int:
         process, self._process, self._url = self._process, None, ""
@@ -105,9 +103,7 @@ class ReceiverProcess:
 def _first_line(stdout: IO[bytes]) -> str:
     with selectors.DefaultSelector() as selector:
         selector.register(stdout, selectors.EVENT_READ)
-        assert selector.select(START_TIMEOUT), (
-            f"the receiver's process said nothing within {START_TIMEOUT:g} s"
-        )
+        assert selector.select(START_TIMEOUT), f"the receiver's process said nothing within {START_TIMEOUT:g} s"
     line = stdout.readline().decode().strip()
     assert line, "the receiver's process ended at once; its standard error says why"
     return line

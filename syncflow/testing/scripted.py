@@ -141,9 +141,7 @@ class Peer:
         while not event.wait(GLANCE):
             if self._server.stopping.is_set():
                 raise Stopped
-            assert time.monotonic() < deadline, (
-                f"{self}: the event was not set within {self._server.timeout:g} s"
-            )
+            assert time.monotonic() < deadline, f"{self}: the event was not set within {self._server.timeout:g} s"
 
     def pause(self, seconds: float) -> None:
         """Does nothing for so long, or until the server ends."""
@@ -250,7 +248,5 @@ class ScriptedServer(Server):
     def serve(self, connection: Connection) -> None:
         scripts = self._scripts
         if connection.index >= len(scripts) and not (self._repeat and scripts):
-            raise AssertionError(
-                f"connection {connection.index} was not expected: there are {len(scripts)} scripts"
-            )
+            raise AssertionError(f"connection {connection.index} was not expected: there are {len(scripts)} scripts")
         scripts[min(connection.index, len(scripts) - 1)](Peer(connection, self))

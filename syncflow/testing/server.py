@@ -227,9 +227,7 @@ class Server:
         thread.join(max(0.0, deadline - time.monotonic()))
         assert not thread.is_alive(), f"{thread.name} has not ended {STOP_TIMEOUT:g} s after it was asked to"
 
-    def _accept(
-        self, listener: socket.socket, woken: socket.socket, selector: selectors.BaseSelector
-    ) -> None:
+    def _accept(self, listener: socket.socket, woken: socket.socket, selector: selectors.BaseSelector) -> None:
         with woken, selector:
             while not self.stopping.is_set():
                 selector.select()

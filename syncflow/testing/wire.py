@@ -123,9 +123,7 @@ class Reader:
             if found >= 0:
                 return bytes(self._take(found - self._start + len(mark)))
             searched = self.available
-            assert searched < LONGEST_HEAD, (
-                f"no {mark!r} in {searched} bytes that begin {self.buffered[:80]!r}"
-            )
+            assert searched < LONGEST_HEAD, f"no {mark!r} in {searched} bytes that begin {self.buffered[:80]!r}"
             self.fetch()
 
     def line(self) -> bytes:
@@ -198,9 +196,7 @@ def read_body(reader: Reader, request: Request) -> Iterator[memoryview]:
 def reply(status: int = 200, body: bytes = b"", headers: Fields = (), *, reason: str | None = None) -> bytes:
     """A response, with Content-Length unless `headers` frame the body another way or the status has none."""
     fields = pairs(headers)
-    if status not in BODILESS and not {"content-length", "transfer-encoding"} & {
-        name.lower() for name, _ in fields
-    }:
+    if status not in BODILESS and not {"content-length", "transfer-encoding"} & {name.lower() for name, _ in fields}:
         fields.append(("Content-Length", str(len(body))))
     return reply_head(status, fields, reason=reason) + body
 
@@ -217,9 +213,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def last_chunk(trailers: Fields = ()) -> bytes:
-    return "\r\n".join(["0", *(f"{name}: {value}" for name, value in pairs(trailers)), "", ""]).encode(
-        "latin-1"
-    )
+    return "\r\n".join(["0", *(f"{name}: {value}" for name, value in pairs(trailers)), "", ""]).encode("latin-1")
 
 
 def pairs(fields: Fields) -> list[tuple[str, str]]:

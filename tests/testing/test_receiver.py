@@ -179,8 +179,7 @@ def test_many_uploads_at_once() -> None:
     answers: list[int] = []
     with Receiver(rate=5_000_000) as server:
         threads = [
-            threading.Thread(target=lambda: answers.append(put(server, bytes(200_000))["bytes"]))
-            for _ in range(24)
+            threading.Thread(target=lambda: answers.append(put(server, bytes(200_000))["bytes"])) for _ in range(24)
         ]
         for thread in threads:
             thread.start()

@@ -391,14 +391,10 @@ def test_tls_with_and_without_the_closing_alert(server_tls, client_tls) -> None:
             sock.sendall(b"hello")
             assert sock.recv(10) == b"hello"
             assert sock.recv(10) == b""
-        with client_tls.wrap_socket(
-            connect(server), server_hostname="127.0.0.1", suppress_ragged_eofs=False
-        ) as sock:
+        with client_tls.wrap_socket(connect(server), server_hostname="127.0.0.1", suppress_ragged_eofs=False) as sock:
             with pytest.raises(ssl.SSLEOFError):
                 sock.recv(10)
-        with client_tls.wrap_socket(
-            connect(server), server_hostname="127.0.0.1", suppress_ragged_eofs=False
-        ) as sock:
+        with client_tls.wrap_socket(connect(server), server_hostname="127.0.0.1", suppress_ragged_eofs=False) as sock:
             assert sock.recv(10) == b"bye"
             assert sock.recv(10) == b""
         server.wait_until_idle()
