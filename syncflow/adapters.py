@@ -28,6 +28,9 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 # How long a body waits for 100 (Continue): curl waits as long. RFC 9110, section 10.1.1, says not to wait for ever.
 CONTINUE_PATIENCE = 1.0
 
+# Serialized heads that an adapter remembers.
+HEADS_KEPT = 256
+
 # A body up to this size goes with the head, in one system call.
 SMALL_BODY = 16384
 
@@ -43,11 +46,13 @@ class HTTPAdapter:
 
     def __init__(self, limits: PoolLimits, watermarks: Watermarks, worker: Worker | None = None) -> None:
         self._pool = Pool(worker or shared_worker(), limits, watermarks)
+        # Heads that were written before, by all that is in them. Any thread; the worst of a race is a head too many.
+        self._heads: dict[tuple[object, ...], bytes] = {}
 
     def send(self, request: PreparedRequest, timeouts: Timeouts, *, stream: bool, verify: bool | str) -> Response:
         """Send the request with its body and wait for the answer; for all of it unless `stream`."""
         deadline = Deadline(timeouts)
-        head = serialize(request)
+        head = self.head(request)
         while True:
             try:
                 return self._send_once(request, head, deadline, stream=stream, verify=verify)
@@ -88,6 +93,24 @@ class HTTPAdapter:
         if connection.uses == 0:
             pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
         return Exchange(connection, request.method, deadline, pooled)
+
+    def head(self, request: PreparedRequest) -> bytes:
+        """The bytes of the request's head; what a session sends is mostly what it has sent before.
+
+        Raises:
+            InvalidHeader: it may not be sent.
+        """
+        key = (request.method, request.target, *request.headers.pairs())
+        try:
+            head = self._heads.get(key)
+        except TypeError:  # something that cannot even be hashed stands where a str should
+            return serialize(request)
+        if head is None:
+            head = serialize(request)
+            if len(self._heads) >= HEADS_KEPT:
+                self._heads.clear()
+            self._heads[key] = head
+        return head
 
     def close(self) -> None:
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""

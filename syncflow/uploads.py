@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .adapters import CONTINUE_PATIENCE, expects_continue, framing_of, serialize
+from .adapters import CONTINUE_PATIENCE, expects_continue, framing_of
 from .bodies import BodyWriter
 from .engine.deadline import Deadline
 from .exceptions import Cancelled, EarlyResponse, RequestException, WriteTimeout
@@ -41,7 +41,7 @@ class Upload(io.RawIOBase):
     def __init__(self, adapter: HTTPAdapter, request: PreparedRequest, timeouts: Timeouts, verify: bool | str) -> None:
         # Never changes.
         self.request = request
-        head = serialize(request)
+        head = adapter.head(request)
         framing = framing_of(request)
         self._exchange = adapter.exchange(request, Deadline(timeouts), verify)
         self._writer = BodyWriter(self._exchange, framing)

@@ -94,11 +94,11 @@ class Connection:
                 size = RECEIVE_SIZE if exchange is None else min(RECEIVE_SIZE, exchange.incoming.room)
                 outcome = self.receive(exchange, size)
                 to_settle = outcome & Outcome.TO_SETTLE
-                if outcome & Outcome.WAKE and not to_settle:
-                    self.transport.arrived.notify_all()
                 again = self.transport.pending and not to_settle
             if to_settle:
                 self.settle(exchange, outcome)
+            if outcome & Outcome.WAKE:
+                self.transport.worker.notify_last(self.transport.arrived)
             if not again:
                 return
 
@@ -156,8 +156,8 @@ class Connection:
         return Outcome.LOST | Outcome.WAKE
 
     def settle(self, exchange: Exchange | None, outcome: int) -> None:
-        """The thread that received, without the lock. Act on what it found, then wake who waits for it: a caller
-        that sees its answer also finds the connection in the pool."""
+        """The thread that received, without the lock. Act on what it found, and only then show it: a caller that sees
+        its answer also finds the connection in the pool."""
         if exchange is None:
             self.close()
             return
@@ -173,8 +173,6 @@ class Connection:
         with self.transport.receiving:
             exchange.answered = exchange.head is not None
             exchange.settled = exchange.ended
-            if outcome & Outcome.WAKE:
-                self.transport.arrived.notify_all()
 
     # ---------------------------------------------------------------- the end
 

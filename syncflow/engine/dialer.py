@@ -72,6 +72,8 @@ class Attempt:
         self.sock = sock
         self._dial = dial
         self._fd = sock.fileno()
+        # The dialing thread's.
+        self._was_watched = False
         # Guarded by the dial's cond.
         self.ready = False
         self.failure: BaseException | None = None
@@ -89,12 +91,17 @@ class Attempt:
     def watch(self, events: int) -> None:
         """Caller, with the dial's cond held. `ready` will be set when the socket is."""
         self.ready = False
+        self._was_watched = True
         worker = self._dial.worker
         worker.submit(self, lambda: worker.watch(self, events))
 
     def hand_over(self) -> None:
         """Caller. The socket goes to a transport, which the worker will watch instead."""
-        self._dial.worker.submit(self, lambda: self._dial.worker.dismiss(self))
+        worker = self._dial.worker
+        if self._was_watched:
+            worker.submit(self, lambda: worker.dismiss(self))
+        else:
+            worker.disown(self)
 
     def close(self) -> None:
         """Any thread."""

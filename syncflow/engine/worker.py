@@ -92,6 +92,7 @@ class Worker:
         self._selector: selectors.BaseSelector | None = None
         self._watched: dict[Client, int] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._to_notify: list[threading.Condition] = []
         self._tickets = itertools.count()
         _workers.add(self)
 
@@ -119,6 +120,11 @@ class Worker:
             self._clients.add(client)
             if self._thread is None:
                 self._start()
+
+    def disown(self, client: Client) -> None:
+        """Any thread. The opposite of `adopt`, for a client that nothing was submitted for: it was never watched."""
+        with self._lock:
+            self._clients.discard(client)
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""
@@ -178,6 +184,17 @@ class Worker:
         heapq.heappush(self._timers, (when, next(self._tickets), timer))
         return timer
 
+    def notify_last(self, condition: threading.Condition) -> None:
+        """Worker only. Wake who waits on `condition`, at the end of this turn: a thread that is woken while this one
+        still has things to do only gets as far as the interpreter's lock, and falls asleep again."""
+        self._to_notify.append(condition)
+
+    def _notify(self) -> None:
+        for condition in self._to_notify:
+            with condition:
+                condition.notify_all()
+        self._to_notify.clear()
+
     def _run(self) -> None:
         try:
             while self._turn():
@@ -189,12 +206,12 @@ class Worker:
     def _turn(self) -> bool:
         """Wait, serve what is ready, run commands, then timers; False when nobody needs the worker any more."""
         assert self._selector is not None
-        while self._timers and self._timers[0][2].action is None:
-            heapq.heappop(self._timers)
         with self._lock:
             needed = bool(self._clients or self._timers)
             timeout = 0.0 if self._commands else self._sleep_time(needed)
             self._asleep = not self._commands
+        if self._to_notify:
+            self._notify()
         ready = self._selector.select(timeout)
         with self._lock:
             self._asleep = False
@@ -216,8 +233,10 @@ class Worker:
         return True
 
     def _sleep_time(self, needed: bool) -> float | None:
-        if self._timers:
-            return max(0.0, self._timers[0][0] - time.monotonic())
+        while self._timers:
+            if self._timers[0][2].action is not None:
+                return max(0.0, self._timers[0][0] - time.monotonic())
+            heapq.heappop(self._timers)
         return None if needed else self._linger
 
     def _end(self) -> None:
@@ -268,6 +287,7 @@ class Worker:
             self._forget_everything()
         if selector is not None:
             selector.close()
+        self._notify()
         for client in clients:
             client.on_failure(error)
 
