@@ -44,6 +44,14 @@ class Heading:
         )
 
 
+def _congestion_control() -> str:
+    """Of the clients' uploads; it matters even here, see README.md."""
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
+    except OSError:
+        return "?"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -66,8 +74,8 @@ def _heading(heading: Heading, missing: dict[str, str]) -> str:
         f"- machine: {heading.machine}, {heading.cpus} CPUs",
         f"- {heading.python}, {heading.openssl}",
         "- " + ", ".join(f"{name} {version}" for name, version in heading.versions.items()),
-        f"- a sample: {scale.requests} GETs, {scale.fresh_requests} on new connections, transfers of"
-        f" {scale.volume // MIB} MiB; {scale.rounds} rounds, interleaved, over loopback; medians",
+        f"- a sample: {scale.requests} GETs, {scale.fresh_requests} fresh ones, or {scale.volume // MIB} MiB",
+        f"- {scale.rounds} rounds, interleaved, over loopback, TCP {_congestion_control()}; medians",
         *(f"- left out: {name}: {reason}" for name, reason in missing.items()),
     ]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ ONCE_START = b"GET %s " % ONCE_PATH.encode("ascii")
 
 
 def _listen() -> socket.socket:
-    """Sends without pacing: BBR, the default of some systems, estimates the loopback at a third of what it is."""
+    """Sends without pacing: BBR, the default of some systems, takes the loopback for slower than it is."""
     listener = socket.create_server((HOST, 0), backlog=256)
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
@@ -161,8 +161,12 @@ class Intake:
         self._start = 0
         self._end = 0
         self._low_water = 1
-        for low_water in (WINDOW, 1):  # Linux makes room for the mark, and keeps it when the mark goes down
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+        # A TLS object reads record by record, whatever the mark: it just blocks.
+        self._poll = None if isinstance(connection, ssl.SSLSocket) else select.poll()
+        if self._poll is not None:
+            self._poll.register(connection, select.POLLIN)
+            self._mark(WINDOW)  # Linux makes room for the mark, and keeps it when the mark goes down
+            self._mark(1)
 
     def read_until(self, mark: bytes) -> bytes:
         """The bytes through `mark`. EOFError when the peer ends before it."""
@@ -182,15 +186,33 @@ class Intake:
 
     def _receive(self, at_least: int) -> None:
         """Blocks until the kernel has so much, which must be no more than the peer is bound to send."""
-        if at_least != self._low_water:
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
-            self._low_water = at_least
         kept = self._end - self._start
         self._view[:kept] = bytes(self._view[self._start : self._end])
-        received = self._connection.recv_into(self._view[kept:])
+        room = self._view[kept:]
+        if self._poll is None:
+            received = self._connection.recv_into(room)
+        else:
+            received = self._receive_marked(self._poll, room, at_least)
         if not received:
             raise EOFError
         self._start, self._end = 0, kept + received
+
+    def _receive_marked(self, poll: select.poll, room: memoryview, at_least: int) -> int:
+        """Waits in poll() and nowhere else.
+
+        A recv() that sleeps may have taken a part already; what is still to come is then less than the mark
+        that would wake it, and it sleeps for ever.
+        """
+        self._mark(at_least)
+        while True:
+            poll.poll()
+            with contextlib.suppress(BlockingIOError):
+                return self._connection.recv_into(room, 0, socket.MSG_DONTWAIT)
+
+    def _mark(self, low_water: int) -> None:
+        if low_water != self._low_water:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+            self._low_water = low_water
 
 
 def _discard_chunked(intake: Intake) -> int:

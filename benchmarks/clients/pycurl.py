@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from io import BytesIO
 
-import pycurl
+import pycurl  # type: ignore[import-untyped]
 
 from ..workloads import PIECE_SIZE, Site
 from .protocol import Client, Get
