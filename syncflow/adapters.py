@@ -14,7 +14,7 @@ from .engine.pool import Pool
 from .engine.tls import client_context
 from .engine.transport import Piece
 from .engine.worker import Worker, shared_worker
-from .exceptions import ConnectionError, InvalidHeader, RequestException
+from .exceptions import InvalidHeader, RequestException
 from .http1 import BodyFraming, ChunkedFraming, InvalidRequest, LengthFraming, NoBody, request_head
 from .models import PreparedRequest, Response
 from .settings import PoolLimits, Timeouts, Watermarks
@@ -56,10 +56,9 @@ class HTTPAdapter:
         while True:
             try:
                 return self._send_once(request, head, deadline, stream=stream, verify=verify)
-            except StaleConnection as error:
+            except StaleConnection:
                 if not _may_repeat(request):
-                    # The same words, by the name that the documents give it.
-                    raise _described(ConnectionError(*error.args), request, error) from error.__cause__
+                    raise
                 if request.content is not None:
                     request.content.rewind()
 
@@ -84,15 +83,19 @@ class HTTPAdapter:
         """A connection for the request, on which nothing has been sent yet."""
         begun = deadline.clock()
         try:
-            connection = self._pool.connection(origin_of(request.target, verify), deadline)
+            origin = origin_of(request.target, verify)
+            while True:
+                connection = self._pool.connection(origin, deadline)
+                pooled = deadline.clock() - begun
+                if connection.uses == 0:
+                    setup = connection.setup
+                    pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
+                exchange = Exchange(connection, request.method, deadline, pooled)
+                if connection.begin(exchange):
+                    return exchange
         except RequestException as error:
             error.request = request
             raise
-        setup = connection.setup
-        pooled = deadline.clock() - begun
-        if connection.uses == 0:
-            pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
-        return Exchange(connection, request.method, deadline, pooled)
 
     def head(self, request: PreparedRequest) -> bytes:
         """The bytes of the request's head; what a session sends is mostly what it has sent before.
@@ -134,11 +137,16 @@ def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> N
         exchange.start(head, [], has_body=False, last=True)
         return
     waits = expects_continue(request)
-    if type(content) is BytesBody and content.length <= SMALL_BODY and not waits:
+    framing = framing_of(request)
+    if (
+        type(content) is BytesBody
+        and content.length <= SMALL_BODY
+        and type(framing) is not ChunkedFraming
+        and not waits
+    ):
         body: list[Piece] = [(memoryview(content.content), content.length)]
         exchange.start(head, body, has_body=True, last=True)
         return
-    framing = framing_of(request)
     if not exchange.start(head, [], has_body=True, last=framing.remaining == 0):
         return
     if waits:
@@ -181,11 +189,3 @@ def origin_of(target: Target, verify: bool | str) -> Origin:
 
 def _may_repeat(request: PreparedRequest) -> bool:
     return request.method in IDEMPOTENT and (request.content is None or request.content.can_rewind)
-
-
-def _described(error: ConnectionError, request: PreparedRequest, like: StaleConnection) -> ConnectionError:
-    error.request = request
-    error.phase = like.phase
-    error.bytes_sent = like.bytes_sent
-    error.bytes_received = like.bytes_received
-    return error

@@ -201,8 +201,9 @@ class Session:
 
     def _prepare(self, method: str, url: str, params: ParamTypes, headers: HeaderTypes) -> PreparedRequest:
         """Everything but the body."""
-        if self.params:
-            url = add_params(url, self.params)
+        if not isinstance(url, str):
+            url = url.decode() if isinstance(url, bytes) else str(url)
+        params = _merge_params(self.params, params)
         if params:
             url = add_params(url, params)
         target = parse_url(url)
@@ -230,8 +231,21 @@ def default_headers() -> CaseInsensitiveDict[str]:
     )
 
 
+def _merge_params(kept: ParamTypes, given: ParamTypes) -> ParamTypes:
+    """As `requests` does it: name by name if both are mappings, where None leaves a name out; else the call's win."""
+    if not given or not kept:
+        return given or kept
+    if isinstance(kept, Mapping) and isinstance(given, Mapping):
+        return {**kept, **given}
+    return given
+
+
 def _merge_headers(merged: CaseInsensitiveDict[str], headers: Mapping[str, str | bytes | None]) -> None:
     for name, value in headers.items():
+        if isinstance(name, bytes):
+            name = name.decode("latin-1")
+        if not isinstance(name, str):
+            raise InvalidHeader(f"header {name!r}: its name must be str or bytes, not {type(name).__name__}")
         if value is None:
             merged.pop(name, None)
         elif isinstance(value, bytes):
@@ -268,11 +282,12 @@ def _attach_body(request: PreparedRequest, data: Any, json: Any) -> None:
         content_type = "application/x-www-form-urlencoded"
     else:
         request.body = data
-    if request.body is None:
+    if request.body is None and not ("Content-Length" in headers or "Transfer-Encoding" in headers):
         if request.method not in _BODILESS:
-            headers.setdefault("Content-Length", "0")
+            headers["Content-Length"] = "0"
         return
-    request.content = body_of(request.body)
+    # A body that is announced by a header must be sent, or the server waits for it: so it is there, and empty.
+    request.content = body_of(b"" if request.body is None else request.body)
     if content_type is not None:
         headers.setdefault("Content-Type", content_type)
     _frame(request, request.content)

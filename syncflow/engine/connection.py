@@ -76,7 +76,6 @@ class Connection:
         with self.transport.receiving:
             self.uses += 1
             if self.transport.closed:
-                exchange.lost(StaleConnection(f"{exchange.where}: the connection was closed"))
                 return False
             self._exchange = exchange
             self._parser.start(exchange.method)

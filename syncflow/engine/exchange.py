@@ -149,8 +149,6 @@ class Exchange:
     def start(self, head: bytes, body: list[Piece], *, has_body: bool, last: bool) -> bool:
         """Send the head, with what there is of the body in the same call; False if the peer stopped it."""
         self._has_body = has_body
-        if not self._connection.begin(self):
-            return False
         pieces: list[Piece] = [(memoryview(head), 0), *body]
         return self._connection.transport.start_message(pieces, self._deadline, last=last)
 

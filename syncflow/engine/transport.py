@@ -172,7 +172,7 @@ class Transport:
                 self._offer(pieces)
                 if not pieces:
                     self._ended = last
-                    return True
+                    return self._may_send  # False if the connection failed under it
                 self._wait_while(self._is_full, deadline)
             return False
 
@@ -268,11 +268,6 @@ class Transport:
                 if self._writers:
                     self.left.notify_all()
             return complete
-
-    @property
-    def message_left(self) -> bool:
-        """Any thread. Whether the last byte of the message was handed to the kernel, as far as can be seen now."""
-        return self._ended and not self.outgoing.size
 
     def _is_full(self) -> bool:
         return self._may_send and not self.outgoing.is_low
