@@ -56,8 +56,9 @@ class HTTPAdapter:
         while True:
             try:
                 return self._send_once(request, head, deadline, stream=stream, verify=verify)
-            except StaleConnection:
-                if not _may_repeat(request):
+            except StaleConnection as error:
+                # One of another request may come out of the body, which may be made of that one's answer.
+                if error.request is not request or not _may_repeat(request):
                     raise
                 if request.content is not None:
                     request.content.rewind()

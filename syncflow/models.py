@@ -152,7 +152,7 @@ class Response:
         """
         if self._content is None:
             self._begin_stream()
-            self._content = self._read_all()
+            self._content = self._read_all() if self._raw is None else self._raw.read()
         return self._content
 
     @property
@@ -250,7 +250,10 @@ class Response:
 
     @property
     def raw(self) -> io.BufferedReader:
-        """The body as a readable binary file: `read`, `readinto`, `read1`, `readline`."""
+        """The body as a readable binary file: `read`, `readinto`, `read1`, `readline`.
+
+        It can be read on its own when the response is gone; the other ways to read go on where it stands.
+        """
         if self._raw is None:
             source = self._raw_source()
             self._raw = io.BufferedReader(source, READ_SIZE)
@@ -259,12 +262,18 @@ class Response:
     def _raw_source(self) -> io.RawIOBase:
         if self._content is not None:
             return io.BytesIO(self._content)  # type: ignore[return-value]  # has readinto, which is what is needed
-        self._begin_stream()
+        self._check_unread()
         return _RawBody(self._exchange, self.request)
 
-    def _begin_stream(self) -> None:
+    def _check_unread(self) -> None:
         if self._consumed:
-            raise StreamConsumedError("the body of this response was read as a stream before", response=self)
+            where = self._exchange.where
+            raise StreamConsumedError(
+                f"{where}: the body of this response was read as a stream before; keep what was read", response=self
+            )
+
+    def _begin_stream(self) -> None:
+        self._check_unread()
         self._consumed = True
 
     def _read(self, size: int) -> bytes:
@@ -308,18 +317,33 @@ class Response:
 
     def __del__(self) -> None:
         exchange = getattr(self, "_exchange", None)
-        if exchange is not None and not exchange.is_over:
+        # With a file over the body, it is that one which must not be dropped: see _RawBody.
+        if exchange is not None and not exchange.is_over and self._raw is None:
             exchange.fail_from_finalizer()
             warnings.warn(f"{self!r} was dropped before its body was read or closed", ResourceWarning, 2, source=self)
 
 
 class _RawBody(io.RawIOBase):
     """The body of a response, as the lower half of a buffered file. Does not know the response, which knows it: so
-    that a response which is dropped goes at once."""
+    that a response which is dropped goes at once, and the file can be read without it."""
 
     def __init__(self, exchange: Exchange, request: PreparedRequest) -> None:
         self._exchange = exchange
         self._request = request
+
+    def close(self) -> None:
+        """Give the connection up if the body was not read to its end."""
+        # By the worker, because a file closes itself in its finalizer too.
+        if not self.closed and not self._exchange.is_over:
+            self._exchange.fail_from_finalizer()
+        super().close()
+
+    def _dealloc_warn(self, source: Any) -> None:
+        """What `io.BufferedReader` calls when it closes itself in its finalizer, as with a `FileIO`."""
+        if not self._exchange.is_over:
+            where = self._exchange.where
+            what = f"{where}: a body was dropped before it was read or closed"
+            warnings.warn(what, ResourceWarning, 3, source=source)
 
     def readable(self) -> bool:
         return True
@@ -355,10 +379,11 @@ def _charset(content_type: str) -> str | None:
 
 
 def _known_codec(encoding: str | None) -> str | None:
-    """`encoding`, if Python has it."""
+    """`encoding`, if Python has it for text: a server may name any other, such as "hex" or "idna"."""
     if encoding is None:
         return None
     try:
-        return codecs.lookup(encoding).name
-    except LookupError:
+        b" ".decode(encoding, "replace")
+    except (LookupError, ValueError):
         return None
+    return encoding

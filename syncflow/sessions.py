@@ -199,7 +199,7 @@ class Session:
 
     # ---------------------------------------------------------------- merging
 
-    def _prepare(self, method: str, url: str, params: ParamTypes, headers: HeaderTypes) -> PreparedRequest:
+    def _prepare(self, method: str, url: Any, params: ParamTypes, headers: HeaderTypes) -> PreparedRequest:
         """Everything but the body."""
         if not isinstance(url, str):
             url = url.decode() if isinstance(url, bytes) else str(url)
@@ -211,7 +211,7 @@ class Session:
         if target.userinfo is not None:
             merged["Authorization"] = _basic(target)
         if headers:
-            _merge_headers(merged, headers)
+            _merge_headers(merged, headers, target.authority)
         return PreparedRequest(method.upper(), target, merged, None, None)
 
     def _verify(self, verify: bool | str | os.PathLike[str] | None) -> bool | str:
@@ -240,12 +240,12 @@ def _merge_params(kept: ParamTypes, given: ParamTypes) -> ParamTypes:
     return given
 
 
-def _merge_headers(merged: CaseInsensitiveDict[str], headers: Mapping[str, str | bytes | None]) -> None:
+def _merge_headers(merged: CaseInsensitiveDict[str], headers: Mapping[Any, Any], where: str) -> None:
     for name, value in headers.items():
         if isinstance(name, bytes):
             name = name.decode("latin-1")
         if not isinstance(name, str):
-            raise InvalidHeader(f"header {name!r}: its name must be str or bytes, not {type(name).__name__}")
+            raise InvalidHeader(f"{where}: header {name!r}: its name must be str or bytes; nothing was sent")
         if value is None:
             merged.pop(name, None)
         elif isinstance(value, bytes):
@@ -253,7 +253,8 @@ def _merge_headers(merged: CaseInsensitiveDict[str], headers: Mapping[str, str |
         elif isinstance(value, str):
             merged[name] = value
         else:
-            raise InvalidHeader(f"header {name}: its value must be str or bytes, not {type(value).__name__}")
+            kind = type(value).__name__
+            raise InvalidHeader(f"{where}: header {name}: its value must be str or bytes, not {kind}; nothing was sent")
 
 
 def _basic(target: Target) -> str:
@@ -265,9 +266,9 @@ def _basic(target: Target) -> str:
 def _attach_body(request: PreparedRequest, data: Any, json: Any) -> None:
     """Put the body into the request, with the headers that describe and frame it (RFC 9112, section 6)."""
     headers = request.headers
-    if data is None and json is None:
+    if data is None and json is None and not ("Content-Length" in headers or "Transfer-Encoding" in headers):
         if request.method not in _BODILESS:
-            headers.setdefault("Content-Length", "0")
+            headers["Content-Length"] = "0"
         return
     if not data and data is not None and not isinstance(data, Mapping | str | bytes | list | tuple):
         pass  # a file or an iterable that happens to be empty is a body all the same
@@ -275,7 +276,7 @@ def _attach_body(request: PreparedRequest, data: Any, json: Any) -> None:
         data = None
     content_type = None
     if data is None and json is not None:
-        request.body = _json_bytes(json)
+        request.body = _json_bytes(request, json)
         content_type = "application/json"
     elif isinstance(data, Mapping) or _is_pairs(data):
         request.body = encode_pairs(data).encode()
@@ -304,7 +305,9 @@ def _frame(request: PreparedRequest, content: Body) -> None:
         else:
             headers["Content-Length"] = str(content.length)
     elif not (declared.isascii() and declared.isdigit()):
-        raise InvalidHeader("Content-Length must be a decimal number; nothing was sent", request=request)
+        raise InvalidHeader(
+            f"{request.target.authority}: Content-Length must be a decimal number; nothing was sent", request=request
+        )
     elif content.length is not None and content.length != int(declared):
         raise BodyLengthError(
             f"{request.target.authority}: Content-Length says {int(declared)} bytes and the body has {content.length}; "
@@ -317,8 +320,9 @@ def _is_pairs(data: Any) -> bool:
     return isinstance(data, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in data)
 
 
-def _json_bytes(value: Any) -> bytes:
+def _json_bytes(request: PreparedRequest, value: Any) -> bytes:
     try:
         return jsonlib.dumps(value, allow_nan=False).encode()
     except ValueError as error:
-        raise InvalidJSONError(f"json=: {error}") from error
+        where = request.target.authority
+        raise InvalidJSONError(f"{where}: json=: {error}; nothing was sent", request=request) from error

@@ -49,6 +49,7 @@ class Upload(io.RawIOBase):
         self._writing = threading.RLock()
         self._written = 0
         self._response: Response | None = None
+        self._answered_early = False
         self._finished = False
         # The size of the last piece that was refused: room for it is what `wait_writable` waits for.
         self._refused = 0
@@ -119,8 +120,14 @@ class Upload(io.RawIOBase):
 
         Raises:
             WriteTimeout: after `timeout` seconds, or by the limits. The upload can go on after the former.
+            Cancelled, SessionClosed: by another thread.
         """
-        if not self._finished and not self._guarded(lambda: self._exchange.flush(timeout)):
+        if self._finished:
+            return
+        flushed = self._guarded(lambda: self._exchange.flush(timeout))
+        if self._exchange.failure is not None:
+            self._await_response()  # raises it
+        if not flushed:
             raise WriteTimeout(
                 f"{self._exchange.where}: {self.buffered} bytes were not handed to the system after {timeout:g} s; "
                 "the upload can go on",
@@ -212,7 +219,7 @@ class Upload(io.RawIOBase):
     # ---------------------------------------------------------------- shared steps
 
     def _check_open(self) -> None:
-        if self._response is not None and not self.closed:
+        if self._answered_early and not self.closed:
             raise self._early_response()
         if self._finished:
             raise ValueError("write to a finished upload")
@@ -236,6 +243,7 @@ class Upload(io.RawIOBase):
     def _early_response(self) -> EarlyResponse:
         if self._response is None:
             self._await_response()
+            self._answered_early = True
         response = self.response
         return EarlyResponse(
             f"{self._exchange.where}: the server answered {response.status_code} before the body was complete; "

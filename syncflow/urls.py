@@ -23,13 +23,16 @@ ParamTypes = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | str | bytes | None
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+# What stands before a port is a host: "localhost:8000/" has no scheme, "mailto:a@b" has one that is of no use here.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?![0-9])")
 _BAD_AUTHORITY = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
+# urlsplit before Python 3.13.2 drops what stands around the brackets: two readers would see two hosts.
+_BRACKETED = re.compile(r"(?:[^\[\]@]*@)?\[[^\[\]]*:[^\[\]]*\](?::[0-9]*)?")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPED_UNRESERVED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_SAFE = "!#$%&'()*+,/:;=?@[]~"
-_SAFE_WITHOUT_PERCENT = "!#$&'()*+,/:;=?@[]~"
+_SAFE_WITHOUT_PERCENT = "!$&'()*+,/:;=?@~"  # RFC 3986, section 3.3, with "/" and "?"
+_SAFE = _SAFE_WITHOUT_PERCENT + "%"
 _LABEL_BYTES = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -64,12 +67,14 @@ def parse_url(url: str) -> Target:
         raise InvalidURL(f"{_shown(url)!r} has a control character in it")
     if _BAD_AUTHORITY.search(parts.netloc):
         raise InvalidURL(f"{_shown(url)!r}: the host has a character in it that no host may have")
+    if ("[" in parts.netloc or "]" in parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
+        raise InvalidURL(f"{_shown(url)!r}: brackets may stand around an IPv6 address only")
     host = _host(parts.hostname or "", url)
     if port == 0:
         raise InvalidURL(f"{_shown(url)!r}: port 0 cannot be connected to")
     shown_host = f"[{host}]" if ":" in host else host
     authority = shown_host if port is None or port == DEFAULT_PORTS[scheme] else f"{shown_host}:{port}"
-    path = _requote(parts.path) or "/"
+    path = _without_dots(_requote(parts.path)) or "/"
     query = _requote(parts.query)
     netloc = shown_host if port is None else f"{shown_host}:{port}"
     return Target(
@@ -112,7 +117,7 @@ def encode_pairs(data: ParamTypes) -> str:
 
 def _scheme(url: str) -> str:
     match = _SCHEME.match(url)
-    if match is None or "://" not in url:
+    if match is None:
         raise MissingSchema(f"{_shown(url)!r} has no scheme; perhaps you meant {_shown('https://' + url)!r}?")
     scheme = match[1].lower()
     if scheme not in DEFAULT_PORTS:
@@ -159,9 +164,25 @@ def _requote(text: str) -> str:
 
 def _unquoted(escaped: str, digits: str) -> str:
     character = chr(int(digits, 16))
-    return character if character in _UNRESERVED else escaped
+    return character if character in _UNRESERVED else escaped.upper()
+
+
+def _without_dots(path: str) -> str:
+    """Follow "." and ".." (RFC 3986, section 5.2.4), here and not on some of the servers that the request may pass."""
+    if "/." not in path:
+        return path
+    kept: list[str] = []
+    *folders, name = path.split("/")[1:]
+    for folder in folders:
+        if folder == "..":
+            del kept[-1:]
+        elif folder != ".":
+            kept.append(folder)
+    if name == "..":
+        del kept[-1:]
+    return "/".join(["", *kept, "" if name in (".", "..") else name])
 
 
 def _shown(url: str) -> str:
     """For a message: a password is not to be seen."""
-    return re.sub(r"//[^/@]*@", "//***@", url)
+    return re.sub(r"//[^/]*@", "//***@", url)

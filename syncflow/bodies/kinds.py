@@ -97,8 +97,12 @@ class FileBody:
         """The kernel sent less than it was asked to: the peer stopped it, or the file has become shorter."""
         if self._read(1):
             return False
-        raise BodyLengthError(
-            f"the file ended {left} bytes before the {self.length} that were announced; was it cut while it was sent?",
+        raise self._too_short(writer, left)
+
+    def _too_short(self, writer: BodyWriter, left: int) -> BodyLengthError:
+        return BodyLengthError(
+            f"{writer.where}: the file ended {left} bytes before the {self.length} that were announced; was it cut "
+            "while it was sent?",
             phase="send",
         )
 
@@ -111,23 +115,22 @@ class FileBody:
             if left is not None:
                 if len(block) > left:
                     raise BodyLengthError(
-                        f"the file has more than the {self.length} bytes that were announced; did it grow while it "
-                        "was sent? Give its bytes, or an iterable, to send what is there",
+                        f"{writer.where}: the file has more than the {self.length} bytes that were announced; did it "
+                        "grow while it was sent? Give its bytes, or an iterable, to send what is there",
                         phase="send",
                     )
                 left -= len(block)
             if not writer.write(block):
                 return False
         if left:
-            raise BodyLengthError(
-                f"the file ended {left} bytes before the {self.length} that were announced; was it cut while it was "
-                "sent?",
-                phase="send",
-            )
+            raise self._too_short(writer, left)
         return True
 
     def _read(self, size: int) -> bytes:
         block = self._file.read(size)
+        if block is None:
+            # Not the end: a raw file says so when it would have to wait, and a body must not end there.
+            raise BlockingIOError(f"{self._file!r} does not block; a body is read from a file that does")
         return block.encode() if isinstance(block, str) else block
 
 
@@ -203,12 +206,13 @@ def _length(file: Any, start: int | None) -> int | None:
 
 def _regular(file: Any) -> IO[bytes] | None:
     """The object whose descriptor holds the very bytes that `read()` gives: not a GzipFile, not a decrypting wrapper,
-    which have a `fileno()` too."""
-    inner = getattr(file, "file", file)  # what tempfile wraps
-    raw = inner.raw if isinstance(inner, io.BufferedReader | io.BufferedRandom) else inner
+    which have a `fileno()` too; nor a subclass that counts what is read."""
+    # A wrapper of tempfile's reads what it wraps; any other object with such an attribute may do something to it.
+    inner = getattr(file, "file", file) if type(file).__module__ == "tempfile" else file
+    raw = inner.raw if type(inner) in (io.BufferedReader, io.BufferedRandom) else inner
     if type(raw) is not io.FileIO:
         return None
-    if isinstance(inner, io.BufferedRandom):
+    if type(inner) is io.BufferedRandom:
         inner.flush()
     if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         return None

@@ -32,6 +32,11 @@ class BodyWriter:
         self._exchange = exchange
         self._framing = framing
 
+    @property
+    def where(self) -> str:
+        """ "host:port", for messages."""
+        return self._exchange.where
+
     def write(self, data: Buffer) -> bool:
         """Send or queue `data`, waiting for room. An empty piece is nothing: it does not end the body.
 

@@ -25,6 +25,7 @@ class LiveView:
             TextColumn("{task.fields[line]}", markup=False),
             console=Console(file=stream),
             expand=True,
+            speed_estimate_period=1.0,  # it keeps a record of each update for so long, by default half a minute
             auto_refresh=False,  # a Meter has the thread for that
             redirect_stdout=False,  # the downloaded bytes may go there
             redirect_stderr=False,

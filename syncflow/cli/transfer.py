@@ -34,7 +34,11 @@ def upload(chosen: argparse.Namespace) -> int:
     """Send a file or standard input; the answer's body goes to standard output."""
     with _source(chosen.file) as source, _session(chosen) as session:
         with _send(session, chosen, source) as response:
-            _pour(response, sys.stdout.buffer)
+            try:
+                _pour(response, sys.stdout.buffer)
+            except RequestException:
+                _require_success(chosen.method, response)  # if it is none, the status says more than the cut body
+                raise
             _require_success(chosen.method, response)
             print(one_line(f"{response.status_code} {response.reason}"), file=sys.stderr)
     return OK

@@ -67,6 +67,12 @@ class Connection:
         """Once: from now on the worker watches it."""
         self.transport.attach(self)
 
+    def watch(self) -> None:
+        """Worker only. It has been idle for a while: see it close, or speak out of turn."""
+        with self.transport.receiving:
+            if self._exchange is None:
+                self.transport.set_reading(True)
+
     def is_reusable(self) -> bool:
         """Whoever the pool gave it to: still open, and nothing came that nobody had asked for."""
         return self.transport.is_quiet()
@@ -93,6 +99,8 @@ class Connection:
                 size = RECEIVE_SIZE if exchange is None else min(RECEIVE_SIZE, exchange.incoming.room)
                 outcome = self.receive(exchange, size)
                 to_settle = outcome & Outcome.TO_SETTLE
+                if outcome & Outcome.ENDED:
+                    self.transport.hand_back()
                 again = self.transport.pending and not to_settle
             if to_settle:
                 self.settle(exchange, outcome)
@@ -122,7 +130,6 @@ class Connection:
         if exchange.ended:
             self._exchange = None
             exchange.reusable = bool(data) and self._parser.keep_alive and not self._parser.leftover
-            self.transport.set_reading(True)  # to see it close, or speak out of turn, while it is idle
         elif exchange.incoming.room <= 0:
             self.transport.set_reading(False)
         return outcome

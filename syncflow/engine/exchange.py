@@ -149,6 +149,10 @@ class Exchange:
     def start(self, head: bytes, body: list[Piece], *, has_body: bool, last: bool) -> bool:
         """Send the head, with what there is of the body in the same call; False if the peer stopped it."""
         self._has_body = has_body
+        if not last:
+            # The worker listens while this thread sends: an early answer, a 100 (Continue), a reset.
+            with self._lock:
+                self._connection.transport.set_reading(True)
         pieces: list[Piece] = [(memoryview(head), 0), *body]
         return self._connection.transport.start_message(pieces, self._deadline, last=last)
 
@@ -218,11 +222,19 @@ class Exchange:
             ReadTimeout, WriteTimeout, TotalTimeout: by the limits.
             StaleConnection, ConnectionError, ProtocolError, Cancelled, SessionClosed: as `failure` says.
         """
-        with self._lock:
-            self._eager = not whole
-            self._wait_for(self._is_here if whole else self._has_answered, "head")
-            assert self.head is not None
-            return self.head
+        arrived = self._is_here if whole else self._has_answered
+        while True:
+            with self._lock:
+                self._eager = not whole
+                outcome = self._wait_for(arrived, "head")
+                if not outcome:
+                    assert self.head is not None
+                    if not (whole or self.ended):
+                        # Nobody may ever ask for the rest: the worker takes what is small, and frees the connection.
+                        self._connection.transport.set_reading(True)
+                    return self.head
+            if outcome & Outcome.TO_SETTLE:
+                self._connection.settle(self, outcome)
 
     def read(self, most: int) -> bytes:
         """The next bytes of the answer's body, at least one and at most `most`; b"" at its end.
@@ -252,20 +264,17 @@ class Exchange:
     def _read_step(self, most: int) -> tuple[bytes | None, int]:
         """With the lock held: bytes, or b"" for the end, or None to be called again once the outcome was acted upon."""
         self._eager = True
-        incoming = self.incoming
-        if incoming.size:
+        if self.incoming.size:
             return self._take(most), Outcome.QUIET
         if self.failure is not None:
             raise self.failure
-        if self.ended:
-            self._wait_for(self._is_settled, "body")
+        if self.settled:
             return b"", Outcome.QUIET
         if self._deadline.at is not None:
             self._deadline.check(self.where, "body")
         outcome = self._connection.receive(self, min(max(most, RECEIVE_SIZE), MOST_RECEIVE_SIZE))
         if outcome == Outcome.QUIET:
-            self._connection.transport.set_reading(True)
-            self._wait_for(self._has_news, "body")
+            outcome = self._wait_for(self._has_news, "body")
         return None, outcome
 
     def _take(self, most: int) -> bytes:
@@ -283,34 +292,41 @@ class Exchange:
     def _is_here(self) -> bool:
         return self.settled or (self.answered and self.incoming.room <= 0)
 
-    def _is_settled(self) -> bool:
-        return self.settled
-
     def _has_news(self) -> bool:
-        return self.incoming.size > 0 or self.ended or self.failure is not None
+        return self.incoming.size > 0 or self.settled
 
-    def _wait_for(self, arrived: Callable[[], bool], phase: str) -> None:
-        """With the lock held. See the head of this file for who wakes it."""
+    def _wait_for(self, arrived: Callable[[], bool], phase: str) -> int:
+        """With the lock held. Wait until `arrived`, and return QUIET; or, where this thread receives for itself, until
+        something came, and return what is to be acted upon. See the head of this file for who wakes it."""
         if arrived():
-            return
+            return Outcome.QUIET
         transport = self._connection.transport
         timeouts = self._deadline.timeouts
         # Without a body the kernel's queue tells nothing, and asking costs a system call a request.
         sending = self._has_body and not self.answered
         stall = Stall(self._deadline, self.where, transport.unacknowledged if sending else None)
-        while not arrived():
+        while True:
             if self.failure is not None:
                 raise self.failure
             # The read timer runs once the body has left; until then it is the server's turn to take, not to answer.
             unsent = sending and not self.answered and transport.outgoing.size > 0
             limit = timeouts.write if unsent else timeouts.read
             left = stall.time_left(limit, max(transport.last_received, transport.last_sent))
-            if left != 0.0:
-                self._arrived.wait(left)
-            elif unsent:
-                raise stall.timeout(WriteTimeout, "write", "send", "the server took nothing of the request")
-            else:
+            if left == 0.0:
+                if unsent:
+                    raise stall.timeout(WriteTimeout, "write", "send", "the server took nothing of the request")
                 raise stall.timeout(ReadTimeout, "read", phase, "the server sent nothing")
+            if transport.is_watched or self.ended:
+                self._arrived.wait(left)
+                if arrived():
+                    return Outcome.QUIET
+            else:
+                if not transport.pending:
+                    transport.wait_here(left)
+                if self.failure is None:
+                    outcome = self._connection.receive(self, RECEIVE_SIZE)
+                    if outcome != Outcome.QUIET:
+                        return outcome
 
     # ---------------------------------------------------------------- what the connection tells
 

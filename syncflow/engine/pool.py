@@ -26,6 +26,10 @@ from .worker import Timer, Worker
 
 __all__ = ["Pool"]
 
+# Seconds after which an idle connection is given to the worker to watch. One that is used again before does without:
+# whoever takes it looks whether it is quiet.
+WATCH_AFTER = 0.05
+
 
 class Ticket:
     """One caller in the queue. Woken by `Pool._wake` once it was granted something or the pool was closed."""
@@ -85,6 +89,7 @@ class Pool:
         self._connecting = 0
         self._connections: set[Connection] = set()
         self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
+        self._unwatched: OrderedDict[Connection, None] = OrderedDict()  # those of them that the worker does not watch
         self._dials: set[Dial] = set()
         self._numbers = itertools.count()
         # Hosts whose first ticket waits for a place under the limits of the whole pool, by that ticket's number. An
@@ -125,6 +130,7 @@ class Pool:
             if host.idle:
                 connection = host.idle.pop()
                 del self._idle[connection]
+                self._unwatched.pop(connection, None)
                 connection.idle_since = None
                 return connection, None
             ticket = Ticket(host, next(self._numbers))
@@ -225,7 +231,7 @@ class Pool:
             woken, unwanted = self._put_back(connection, self._hosts[connection.origin])
             start_timer = connection in self._idle and self._timer_is_late(connection)
             if start_timer:
-                self._timer_at = self._expires_at(connection)
+                self._timer_at = self._due(connection)
         if woken or unwanted:
             self._act(woken, unwanted)
         if start_timer:
@@ -239,6 +245,7 @@ class Pool:
             host = self._hosts[connection.origin]
             if connection in self._idle:
                 del self._idle[connection]
+                self._unwatched.pop(connection, None)
                 host.idle.remove(connection)
             self._connections.discard(connection)
             woken, unwanted = self._free_place(host)
@@ -268,6 +275,8 @@ class Pool:
         connection.idle_since = monotonic()
         host.idle.append(connection)
         self._idle[connection] = None
+        if not connection.transport.is_watched:
+            self._unwatched[connection] = None
         return self._serve(host) if self._hungry else ([], [])
 
     def _free_place(self, host: Host) -> tuple[list[Ticket], list[Connection]]:
@@ -322,6 +331,7 @@ class Pool:
         host = self._hosts[connection.origin]
         self._connections.discard(connection)
         del self._idle[connection]
+        self._unwatched.pop(connection, None)
         host.idle.remove(connection)
         host.open -= 1
         self._open -= 1
@@ -331,10 +341,16 @@ class Pool:
     # ---------------------------------------------------------------- expiry
 
     def _timer_is_late(self, connection: Connection) -> bool:
-        """With the lock held. An idle connection comes last of all, unless it is its age that ends it."""
-        if self._timer_at is None:
-            return True
-        return self.limits.max_age is not None and self._expires_at(connection) < self._timer_at
+        """With the lock held."""
+        return self._timer_at is None or self._due(connection) < self._timer_at
+
+    def _due(self, connection: Connection) -> float:
+        """With the lock held. When something is to be done about an idle connection."""
+        expires = self._expires_at(connection)
+        if connection not in self._unwatched:
+            return expires
+        assert connection.idle_since is not None
+        return min(expires, connection.idle_since + WATCH_AFTER)
 
     def _expires_at(self, connection: Connection) -> float:
         assert connection.idle_since is not None
@@ -343,8 +359,10 @@ class Pool:
         return until if age is None else min(until, connection.opened_at + age)
 
     def expire(self) -> float | None:
-        """Worker only. Close what has been idle or alive for too long; when to look again, None for never."""
+        """Worker only. Close what has been idle or alive for too long, watch what is idle; when to look again, None
+        for never."""
         now = monotonic()
+        unwatched: list[Connection] = []
         with self._lock:
             if self.limits.max_age is None:
                 unwanted = list(itertools.takewhile(lambda c: self._expires_at(c) <= now, self._idle))
@@ -353,9 +371,13 @@ class Pool:
                 unwanted = [c for c in self._idle if self._expires_at(c) <= now]
             for connection in unwanted:
                 self._remove_idle(connection)
-            candidates = itertools.islice(self._idle, 1 if self.limits.max_age is None else None)
-            self._timer_at = min((self._expires_at(c) for c in candidates), default=None)
-            again = self._timer_at
+            while self._unwatched and self._due(next(iter(self._unwatched))) <= now:
+                unwatched.append(self._unwatched.popitem(last=False)[0])
+            candidates = list(itertools.islice(self._idle, 1 if self.limits.max_age is None else None))
+            candidates += itertools.islice(self._unwatched, 1)
+            again = self._timer_at = min(map(self._due, candidates), default=None)
+        for connection in unwatched:
+            connection.watch()
         for connection in unwanted:
             connection.close()
         return again

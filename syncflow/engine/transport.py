@@ -3,15 +3,19 @@
 Knows the system calls, the outgoing buffer, what the worker is to watch, and how long the peer has been taking
 nothing. Knows nothing of HTTP: its owner receives through it and is told when it can.
 
-Two fast lanes: a caller sends and receives on its own thread as long as the kernel goes along, and parks with the
-worker only when it does not. Each direction has one lock, that of its Condition; a TLS connection has one for both.
+A caller sends and receives on its own thread as long as the kernel goes along. When it does not, a sender parks with the
+worker; a receiver waits for its own socket unless the worker watches it already: two threads that wake one another cost
+more than a small request. So a socket is in one of two hands, its caller's or the worker's (`_reading`), and only the
+worker's selector ever holds more than one. Each direction has one lock; a TLS connection has one for both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -80,7 +84,11 @@ class Transport:
         # owner's parser and incoming buffer. (The locks themselves, because entering a Condition costs two calls.)
         self.receiving = threading.Lock()
         self.arrived = threading.Condition(self.receiving)
-        self._reading = False  # whether the worker is to watch for bytes
+        self._reading = False  # whether the worker is to watch for bytes; if not, its caller does
+        self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
+        self._known_to_worker = False  # the worker was asked to watch for something, ever
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
         self.last_received = 0.0  # when the peer last sent any
         # The sending direction's. It guards all that follows.
         self.sending = self._sending_lock()
@@ -101,11 +109,9 @@ class Transport:
         return threading.Lock()
 
     def attach(self, owner: Owner) -> None:
-        """Once, before the transport is shared: the worker starts to watch for bytes."""
+        """Once, before the transport is shared. It is in its caller's hands."""
         self._owner = owner
-        self._reading = True
         self.worker.adopt(self)
-        self.worker.submit(self, self._sync)
 
     # ---------------------------------------------------------------- the system calls
 
@@ -131,6 +137,19 @@ class Transport:
     def pending(self) -> bool:
         """With `receiving` held. Whether bytes wait in this process where the worker's selector cannot see them."""
         return False
+
+    def wait_here(self, timeout: float | None) -> None:
+        """Caller, with `receiving` held and the worker not watching. Wait for bytes, the end, `close`, or `timeout`
+        seconds; the lock is released meanwhile."""
+        self._in_wait = True
+        self.receiving.release()
+        try:
+            self._poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+        finally:
+            self.receiving.acquire()
+            self._in_wait = False
+            if self.closed:
+                self.worker.submit(self, self._close)
 
     def is_quiet(self) -> bool:
         """Any thread, while no message is under way: neither bytes nor the end have arrived."""
@@ -316,6 +335,7 @@ class Transport:
     def _block(self) -> None:
         """With the sending lock held. The kernel is full: the worker is to watch for room."""
         self._blocked = True
+        self._known_to_worker = True
         self.worker.submit(self, self._sync)
 
     def _sending_failed(self, error: OSError) -> None:
@@ -360,9 +380,17 @@ class Transport:
 
     def set_reading(self, wanted: bool) -> None:
         """Any thread, with `receiving` held. Whether the worker is to watch for bytes."""
-        if wanted != self._reading:
+        if wanted != self._reading and not self.closed:
             self._reading = wanted
+            self._known_to_worker = True
             self.worker.submit(self, self._sync)
+
+    def hand_back(self) -> None:
+        """Worker only, with `receiving` held. The answer is complete: whoever uses the connection next waits for its
+        own, unless the pool gives the idle connection to the worker first (`set_reading`)."""
+        if self._reading:
+            self._reading = False
+            self.worker.watch(self, WRITE if self._blocked else 0)
 
     @property
     def is_watched(self) -> bool:
@@ -410,13 +438,29 @@ class Transport:
             self.worker.watch(self, (READ if self._reading else 0) | (WRITE if self._blocked else 0))
 
     def close(self) -> None:
-        """Any thread. The end: nothing is sent or received any more; the worker closes the socket."""
+        """Any thread. The end: nothing is sent or received any more. The worker closes the socket, if it knows it."""
         with self.receiving:
-            already = self.closed
+            if self.closed:
+                return
             self.closed = True
+            self._wake_receiver()
         self.stop_message()
-        if not already:
+        self._ask_to_close()
+
+    def _wake_receiver(self) -> None:
+        """With `receiving` held. A caller in `wait_here` sees the end of the connection."""
+        if self._in_wait:
+            # It may be gone already, which wakes as well. Not `self._sock.shutdown`: on a TLS socket that does more.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def _ask_to_close(self) -> None:
+        """Any thread. What the worker was never asked to watch needs no worker to be closed."""
+        if self._known_to_worker:
             self.worker.submit(self, self._close)
+        else:
+            self.worker.disown(self)
+            self._close_socket()
 
     def _close(self) -> None:
         """Worker only."""
@@ -424,21 +468,22 @@ class Transport:
         self._close_socket()
 
     def _close_socket(self) -> None:
-        """With nobody watching. A caller inside os.sendfile comes back to `_close` when it is out."""
+        """With nobody watching. A caller inside a system call, without a lock, comes back to `_close` when it is out."""
         with contextlib.ExitStack() as locks:
             locks.enter_context(self.receiving)
             if self.sending is not self.receiving:
                 locks.enter_context(self.sending)
             self.closed = True
             self._may_send = False
-            if not self._in_file_call:
+            self._wake_receiver()
+            if not self._in_file_call and not self._in_wait:
                 self._sock.close()
 
     def on_failure(self, error: BaseException) -> None:
-        """Worker only. See `Client.on_failure`."""
+        """Worker only. See `Client.on_failure`. The owner first: a receiver that wakes is to find the reason."""
+        self._owner.on_lost(error)
         self.stop_message()
         self._close_socket()
-        self._owner.on_lost(error)
 
     def on_fork(self) -> None:
         """In a forked child. Close our copy without a word; the locks may be held by threads that do not exist."""
@@ -450,6 +495,6 @@ class Transport:
         self.left.__init__(self.sending)  # type: ignore[misc]
         self.closed = True
         self._may_send = False
-        self._in_file_call = False
+        self._in_file_call = self._in_wait = False
         self._sock.close()
         self._owner.on_fork()

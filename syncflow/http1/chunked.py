@@ -23,11 +23,9 @@ _match_digits = re.compile(rb"[0-9A-Fa-f]*").match
 # before the CRLF is in no grammar, but servers that pad the size are about; h11, Go and curl read it too, and
 # in one way only.
 _QUOTED = rf'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t {FIELD_VCHAR}])*+"'
-_match_extensions = re.compile(
-    rf"(?:[ \t]*+;[ \t]*+[{TCHAR}]++(?:[ \t]*+=[ \t]*+(?:[{TCHAR}]++|{_QUOTED}))?+)*+[ \t]*+".encode(
-        "latin-1"
-    )
-).fullmatch
+_BWS = r"[ \t]*+"
+_EXTENSION = rf"{_BWS};{_BWS}[{TCHAR}]++(?:{_BWS}={_BWS}(?:[{TCHAR}]++|{_QUOTED}))?+"
+_match_extensions = re.compile(rf"(?:{_EXTENSION})*+{_BWS}".encode("latin-1")).fullmatch
 
 
 class _Part(IntEnum):

@@ -113,7 +113,11 @@ class IncompleteMessage(HTTP1Error):
     """
 
     def __init__(
-        self, message: str, received: int = 0, expected: int | None = None, in_head: bool = False
+        self,
+        message: str,
+        received: int = 0,
+        expected: int | None = None,
+        in_head: bool = False,
     ) -> None:
         super().__init__(message)
         self.received = received

@@ -26,7 +26,7 @@ class ParserLimits:
     # Field lines in a head, and in a trailer section. http.client stops at 100, which its users do meet.
     fields: int = 256
 
-    # Empty lines before a status line; they are left by servers that end a body with one CRLF too many.
+    # Empty lines before the status line: left by servers that end a body, or a 1xx, with a CRLF too many.
     empty_lines: int = 4
 
     # 1xx responses before the final one. Go stopped at 5, then counted bytes instead: 102 and 103 may repeat.

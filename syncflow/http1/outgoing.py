@@ -138,6 +138,4 @@ def _check_size(size: int) -> None:
 
 def _refuse_trailers(trailers: Iterable[tuple[str, str]]) -> None:
     for name, _ in trailers:
-        raise InvalidRequest(
-            f"field {name} cannot be a trailer: only a chunked body has trailers (RFC 9112 7.1.2)"
-        )
+        raise InvalidRequest(f"field {name} cannot be a trailer: only chunked has any (RFC 9112 7.1.2)")

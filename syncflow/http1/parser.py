@@ -24,7 +24,7 @@ from . import framing
 from .chunked import ChunkedDecoder
 from .errors import IncompleteMessage, InvalidState, MalformedMessage, TooManyEmptyLines, TooManyInformational
 from .events import END, Event, Head
-from .grammar import find_empty_line, match_empty_lines, shown
+from .grammar import find_empty_line, match_empty_lines
 from .head import careful_head, check_beginning, head_too_large, plain_head
 from .limits import DEFAULT_LIMITS, ParserLimits
 
@@ -169,8 +169,7 @@ class ResponseParser:
         since = max(len(held) - 2, 0)
         held += data
         if not self._beginning_seen:
-            if self._skip_empty_lines():
-                since = 0
+            self._skip_empty_lines()
             if held == b"\r":
                 return None
             self._beginning_seen = check_beginning(held, self._limits)
@@ -186,20 +185,16 @@ class ResponseParser:
         head = plain_head(block, end - 4, self._limits) if block.endswith(b"\r\n\r\n") else None
         return self._take_head(head or careful_head(block, self._limits), rest, events)
 
-    def _skip_empty_lines(self) -> bool:
-        """Drop empty lines before the status line, as RFC 9112 2.2 has servers do; True if there were any."""
+    def _skip_empty_lines(self) -> None:
+        """Drop empty lines before the status line, as RFC 9112 2.2 has servers do before the request line."""
         held = self._held
         match = match_empty_lines(held)
         assert match is not None  # the pattern matches the empty string
-        count = held.count(b"\n", 0, match.end())
+        self._empty_lines += held.count(b"\n", 0, match.end())
         del held[: match.end()]
-        self._empty_lines += count
         if self._empty_lines > self._limits.empty_lines:
             most = self._limits.empty_lines
             raise TooManyEmptyLines(f"more than {most} empty lines before the status line", most)
-        if held.startswith(b"\r") and len(held) > 1:
-            raise MalformedMessage(f"not an HTTP/1 status line: {shown(held)}")
-        return count > 0
 
     def _take_head(self, head: Head, rest: bytes, events: list[Event]) -> bytes | None:
         if head.status < 200 and head.status != 101:
@@ -242,7 +237,6 @@ class ResponseParser:
             events.append(data)
             return
         self.body_remaining = 0
-        self._received += remaining
         if remaining:
             events.append(data[:remaining])  # the same object if that is all of it
         self._end(data[remaining:], events)
@@ -284,9 +278,8 @@ class ResponseParser:
             return IncompleteMessage(f"the peer closed {seen}", self._received, expected)
         received = self._received if self._chunked is None else self._chunked.received
         kind = "chunked" if state is CHUNKED else "close-delimited"
-        return IncompleteMessage(
-            f"the peer closed after {received} bytes of a {kind} body, before its end", received
-        )
+        seen = f"after {received} bytes of a {kind} body, before its end"
+        return IncompleteMessage(f"the peer closed {seen}", received)
 
 
 # What feed() does in each state, by its number.

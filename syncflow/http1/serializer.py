@@ -16,7 +16,7 @@ _is_request_line = re.compile(rf"[{TCHAR}]+ [!-~]+ HTTP/1\.1").fullmatch
 # A value without white space around it; an obs-fold is not among what may be sent (RFC 9112 5.2).
 _VALUE = rf"(?:[{FIELD_VCHAR}](?:[\t {FIELD_VCHAR}]*[{FIELD_VCHAR}])?)?"
 _is_value = re.compile(_VALUE).fullmatch
-_read_back = re.compile(rf"([{TCHAR}]+): ({_VALUE})\r\n").findall
+_read_back = re.compile(rf"^([{TCHAR}]++): ({_VALUE})\r\n", re.MULTILINE).findall
 
 _LENGTHS = frozenset(map(len, ("host", "content-length", "transfer-encoding")))
 
@@ -68,9 +68,7 @@ def _check_framing(pairs: list[tuple[str, str]]) -> None:
                 hosts += 1
             elif name == "content-length":
                 if length is not None or not (value.isascii() and value.isdigit()):
-                    raise InvalidRequest(
-                        "Content-Length must be one decimal number, and given once (RFC 9110 8.6)"
-                    )
+                    raise InvalidRequest("Content-Length must be one decimal number (RFC 9110 8.6)")
                 length = value
             elif name == "transfer-encoding":
                 codings = value if codings is None else f"{codings},{value}"
@@ -81,9 +79,7 @@ def _check_framing(pairs: list[tuple[str, str]]) -> None:
             raise InvalidRequest("Content-Length and Transfer-Encoding exclude one another (RFC 9112 6.2)")
         names = [coding.strip(OWS).lower() for coding in codings.split(",")]
         if names[-1] != "chunked" or names.count("chunked") > 1:
-            raise InvalidRequest(
-                "Transfer-Encoding of a request must end in chunked, applied once (RFC 9112 6.1)"
-            )
+            raise InvalidRequest("Transfer-Encoding must end in chunked, applied once (RFC 9112 6.1)")
 
 
 def _request_line_error(method: str, target: str) -> InvalidRequest:

@@ -61,11 +61,8 @@ def replay(
         outcome.error = type(error)
     except Exception as error:
         outcome.error = type(error)
-    outcome.keep_alive, outcome.upgraded, outcome.leftover = (
-        parser.keep_alive and parser.complete,
-        parser.upgraded,
-        parser.leftover,
-    )
+    outcome.keep_alive = parser.keep_alive
+    outcome.upgraded, outcome.leftover = parser.upgraded, parser.leftover
     return outcome
 
 

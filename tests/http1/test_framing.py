@@ -10,7 +10,11 @@ CHUNKED_HI = b"2\r\nhi\r\n0\r\n\r\n"
 
 
 def _read(
-    fields: str, body: bytes = b"", method: str = "GET", status: str = "200", version: str = "1.1"
+    fields: str,
+    body: bytes = b"",
+    method: str = "GET",
+    status: str = "200",
+    version: str = "1.1",
 ) -> Outcome:
     """What comes of a response with these fields, however it is cut, and still open at its end."""
     lines = "".join(f"{line}\r\n" for line in fields.split("\n") if line)
@@ -26,10 +30,12 @@ def _is_close_delimited(outcome: Outcome, body: bytes) -> bool:
 
 
 @pytest.mark.parametrize(
-    "fields", ["", "Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 5\nA: b"]
+    "fields",
+    ["", "Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 5\nA: b"],
 )
 @pytest.mark.parametrize(
-    ("method", "status"), [("HEAD", "200"), ("HEAD", "404"), ("GET", "204"), ("GET", "304")]
+    ("method", "status"),
+    [("HEAD", "200"), ("HEAD", "404"), ("GET", "204"), ("GET", "304")],
 )
 def test_rule_1_no_body_whatever_the_fields_say(fields: str, method: str, status: str) -> None:
     outcome = _read(fields, b"hello", method, status)
@@ -52,8 +58,9 @@ def test_rule_2_what_follows_is_not_http(fields: str, method: str, status: str) 
     assert (outcome.leftover, outcome.upgraded, outcome.keep_alive) == (b"\r\n\0raw", True, False)
 
 
-def test_rule_2_a_refused_connect_is_an_ordinary_response() -> None:
-    outcome = _read("Content-Length: 2", b"no", "CONNECT", "407")
+@pytest.mark.parametrize("status", ["300", "407"])
+def test_rule_2_a_refused_connect_is_an_ordinary_response(status: str) -> None:
+    outcome = _read("Content-Length: 2", b"no", "CONNECT", status)
     assert (outcome.messages[0].body, outcome.upgraded, outcome.keep_alive) == (b"no", False, True)
 
 
@@ -99,7 +106,9 @@ def test_rule_4_chunked_is_last(fields: str) -> None:
     ],
 )
 def test_rule_4_chunked_is_not_last(fields: str) -> None:
-    assert _is_close_delimited(_read(fields, CHUNKED_HI), CHUNKED_HI)
+    outcome = _read(fields, CHUNKED_HI)
+    assert _is_close_delimited(outcome, CHUNKED_HI)
+    assert not outcome.keep_alive
 
 
 @pytest.mark.parametrize(
@@ -178,7 +187,9 @@ def test_rule_6_length_zero() -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("fields", ["", "Connection: keep-alive", "Connection: close", "Content-Lengthy: 2"])
 def test_rule_8_until_the_connection_closes(fields: str, version: str) -> None:
-    assert _is_close_delimited(_read(fields, b"hi", version=version), b"hi")
+    outcome = _read(fields, b"hi", version=version)
+    assert _is_close_delimited(outcome, b"hi")
+    assert not outcome.keep_alive
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ def test_refused_status_line(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"SSH-2.0-OpenSSH_9.6\r\n", b"220 mail ESMTP\r\n", b"\x15\x03\x01", b"HTTP/2"]
+    "data",
+    [b"SSH-2.0-OpenSSH_9.6\r\n", b"220 mail ESMTP\r\n", b"\x15\x03\x01", b"HTTP/2"],
 )
 def test_another_protocol_is_refused_at_once(data: bytes) -> None:
     assert "not an HTTP/1 status line" in _fault(data)
@@ -219,11 +220,10 @@ def test_informational_responses_come_before_the_final_one() -> None:
     assert not parser.complete
 
 
+_ODD_LINES = [b"A: b", b"A : b", b" c", b"A:", b"A: \t", b"A: b ", b"A: b\r", b"\rA: b", b"A:b: c"]
 _LINES = st.lists(
     st.binary(max_size=12)
-    | st.sampled_from(
-        [b"A: b", b"A : b", b" c", b"A:", b"A: \t", b"A: b ", b"A: b\r", b"\rA: b", b"Content-Length: 3"]
-    )
+    | st.sampled_from(_ODD_LINES)
     | st.tuples(st.sampled_from([b"A", b"b-C", b"", b"\xe9"]), st.binary(max_size=8)).map(b": ".join),
     max_size=4,
 )

@@ -1,16 +1,18 @@
 """Each limit: what is at it passes, one more is refused with its own error, and the error names the limit."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields
 
 import pytest
 
 from syncflow.http1 import (
+    END,
     ChunkExtensionTooLong,
     ChunkSizeTooLong,
     ContentLengthTooLong,
     HeadTooLarge,
     LimitExceeded,
     LineTooLong,
+    MalformedMessage,
     ParserLimits,
     ResponseParser,
     TooManyEmptyLines,
@@ -40,6 +42,7 @@ def _head(size: int) -> bytes:
 CASES = {
     "status_line": (20, LineTooLong, _status_line(20) + EMPTY, _status_line(21) + EMPTY),
     "head": (64, HeadTooLarge, _head(64), _head(65)),
+    "head, not plain": (64, HeadTooLarge, _head(65).replace(b"\r", b"", 1), _head(66).replace(b"\r", b"", 1)),
     "fields": (3, TooManyFields, OK + b"A: b\r\n" * 2 + EMPTY, OK + b"A: b\r\n" * 3 + EMPTY),
     "fields, folded": (
         2,
@@ -84,7 +87,8 @@ CASES = {
 
 
 def _limits(name: str, value: int) -> ParserLimits:
-    return ParserLimits(**{name.partition(",")[0]: value}) if name != "head" else ParserLimits(20, value)
+    name = name.partition(",")[0]
+    return ParserLimits(20, value) if name == "head" else ParserLimits(**{name: value})
 
 
 def test_every_limit_has_a_case_and_an_error_of_its_own() -> None:
@@ -145,6 +149,48 @@ def test_a_longer_chunk_size_if_the_limit_is_raised() -> None:
     parser.start("GET")
     parser.feed(CHUNKED + b"1\r\nx\r\n" + b"1".zfill(20) + b"\r\nx\r\n0\r\n\r\n")
     assert parser.complete
+
+
+def test_defaults() -> None:
+    assert asdict(ParserLimits()) == {
+        "status_line": 8192,
+        "head": 262144,
+        "fields": 256,
+        "empty_lines": 4,
+        "informational": 20,
+        "content_length_digits": 19,
+        "chunk_size_digits": 16,
+        "chunk_extension": 4096,
+        "trailers": 16384,
+    }
+
+
+@pytest.mark.parametrize(
+    "filling",
+    [
+        b"A: " + b" " * 200_000 + b"b",
+        b"A: b" + b" \t" * 100_000,
+        b"A: b" + b"\r\n c" * 50_000,
+        b"A: b" + b"\r" * 200_000,
+        b"A" * 200_000 + b" : b",
+        b"A:" * 100_000,
+        b":" * 200_000,
+    ],
+    ids=["spaces before", "spaces after", "folded", "bare CRs", "long name", "many colons", "no name"],
+)
+def test_a_large_head_does_not_cost_the_square_of_its_size(filling: bytes) -> None:
+    """Each would take hours, if it did."""
+    head = OK + filling + b"\r\n\r\n"
+    for pieces in ([head], byte_by_byte(head)):
+        parser = ResponseParser()
+        parser.start("GET")
+        try:
+            for piece in pieces:
+                parser.feed(piece)
+        except MalformedMessage:
+            continue
+        assert not parser.complete
+        assert parser.end_of_input() == [END]
 
 
 def test_limits_are_checked_and_frozen() -> None:

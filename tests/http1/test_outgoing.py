@@ -105,7 +105,8 @@ def test_fields_that_are_no_trailers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "trailer", [("A B", "x"), ("A", "x\r\nB: y"), ("A", "x\r\n\r\n"), ("", "x"), ("A", " x")]
+    "trailer",
+    [("A B", "x"), ("A", "x\r\nB: y"), ("A", "x\r\n\r\n"), ("", "x"), ("A", " x")],
 )
 def test_nothing_breaks_out_of_a_trailer(trailer: tuple[str, str]) -> None:
     with pytest.raises(InvalidRequest):

@@ -35,7 +35,8 @@ def test_targets(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["", " ", "GET ", " GET", "GE T", "GET\r\n", "G\xcbT", "GET\0", "GET:", "GET /x"]
+    "method",
+    ["", " ", "GET ", " GET", "GE T", "GET\r\n", "G\xcbT", "GET\0", "GET:", "GET /x"],
 )
 def test_refused_methods(method: str) -> None:
     with pytest.raises(InvalidRequest, match="method"):
@@ -131,6 +132,19 @@ def test_values_of_another_type_are_refused_by_name(value: object) -> None:
         request_head("GET", "/", [HOST, ("X-Name", value)])  # type: ignore[list-item]
     with pytest.raises(InvalidRequest, match="not a field name"):
         request_head("GET", "/", [HOST, (value, "x")])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a" * 1_000_000 + "\n", "a: " * 300_000 + "\0", "\n" * 1_000_000, "a\r\n" * 300_000],
+    ids=["long line", "many colons", "empty lines", "lines"],
+)
+def test_a_large_value_does_not_cost_the_square_of_its_size(value: str) -> None:
+    """Each would take hours, if it did."""
+    with pytest.raises(InvalidRequest, match="X-Name"):
+        request_head("GET", "/", [HOST, ("X-Name", value)])
+    with pytest.raises(InvalidRequest, match="not a field name"):
+        request_head("GET", "/", [HOST, (value, "x")])
 
 
 def test_method_and_target_of_another_type_are_refused() -> None:

@@ -34,7 +34,9 @@ def test_any_cut_gives_the_same(response: tuple[str, bytes], places: list[int]) 
 @REPEATABLE
 @given(any_responses(), CUTS, SMALL_LIMITS)
 def test_any_cut_meets_the_same_limit(
-    response: tuple[str, bytes], places: list[int], limits: ParserLimits
+    response: tuple[str, bytes],
+    places: list[int],
+    limits: ParserLimits,
 ) -> None:
     method, raw = response
     whole = replay([raw] if raw else [], method, limits, closed=True)

@@ -149,8 +149,7 @@ def test_attributes_through_two_messages() -> None:
     parser.start("GET")
     assert not parser.started
     assert parser.feed(b"H") == []
-    assert parser.started
-    assert not parser.complete
+    assert (parser.started, parser.complete) == (True, False)
     (head,) = parser.feed(LENGTH[1:])
     assert isinstance(head, Head)
     assert parser.body_remaining == 5
@@ -201,6 +200,22 @@ def test_incomplete_says_how_far_it_came(
         expected,
         in_head,
     )
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ([], "before the head of the response"),
+        ([b"HTTP"], "after 4 bytes of the head"),
+        ([LENGTH + b"he"], "after 2 of 5 bytes of the body"),
+        ([CHUNKED + b"2\r\nhi"], "after 2 bytes of a chunked body, before its end"),
+        ([CLOSE_DELIMITED + b"hi"], "after 2 bytes of a close-delimited body, before its end"),
+    ],
+)
+def test_incomplete_says_so_in_words(pieces: list[bytes], words: str) -> None:
+    parser = _fed(*pieces)
+    with pytest.raises(IncompleteMessage, match=words):
+        parser.end_of_input(clean=False)
 
 
 def test_unclean_end_of_a_close_delimited_body() -> None:

@@ -1,0 +1,109 @@
+"""What `syncflow` exports, pinned: a name that comes or goes is a decision, not an accident."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import syncflow
+
+EXCEPTIONS = {
+    "BodyLengthError",
+    "Cancelled",
+    "ChunkedEncodingError",
+    "CircuitOpen",
+    "ConnectTimeout",
+    "ConnectionError",
+    "ContentDecodingError",
+    "DecompressionError",
+    "EarlyResponse",
+    "FileModeWarning",
+    "HTTPError",
+    "InvalidHeader",
+    "InvalidJSONError",
+    "InvalidSchema",
+    "InvalidURL",
+    "JSONDecodeError",
+    "MissingSchema",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyError",
+    "ReadTimeout",
+    "RequestException",
+    "RetryError",
+    "SSLError",
+    "SessionClosed",
+    "StreamConsumedError",
+    "Timeout",
+    "TooManyRedirects",
+    "TotalTimeout",
+    "URLRequired",
+    "UnrewindableBodyError",
+    "WriteTimeout",
+}
+FUNCTIONS = {"delete", "get", "head", "options", "patch", "post", "put", "request"}
+CLASSES = {
+    "CaseInsensitiveDict",
+    "PoolLimits",
+    "PreparedRequest",
+    "Response",
+    "Session",
+    "Timeouts",
+    "Timings",
+    "Upload",
+    "Watermarks",
+}
+MODULES = {
+    "syncflow.adapters": {"HTTPAdapter"},
+    "syncflow.api": FUNCTIONS,
+    "syncflow.bodies": {"Body", "BodyWriter", "BytesBody", "FileBody", "IterableBody", "body_of"},
+    "syncflow.models": {"PreparedRequest", "Response"},
+    "syncflow.sessions": {"Session"},
+    "syncflow.settings": {"PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"},
+    "syncflow.structures": {"CaseInsensitiveDict"},
+    "syncflow.uploads": {"Upload"},
+    "syncflow.urls": {"ParamTypes", "Target", "encode_pairs", "parse_url"},
+}
+
+
+def test_the_package_exports_these_names() -> None:
+    assert sorted(syncflow.__all__) == sorted({*EXCEPTIONS, *FUNCTIONS, *CLASSES, "__version__"})
+
+
+def test_every_exported_name_is_there() -> None:
+    for name in syncflow.__all__:
+        assert getattr(syncflow, name) is not None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_modules_export_these_names(module: str) -> None:
+    exported = importlib.import_module(module).__all__
+    assert sorted(exported) == sorted(MODULES[module])
+
+
+def test_the_exceptions_at_the_top_are_those_of_the_module() -> None:
+    for name in EXCEPTIONS:
+        assert getattr(syncflow, name) is getattr(syncflow.exceptions, name)
+
+
+def test_connection_error_and_timeout_hide_no_builtin_in_a_star_import() -> None:
+    """As in requests: `ConnectionError` is ours wherever it is imported from."""
+    assert not issubclass(syncflow.ConnectionError, ConnectionError)
+    assert issubclass(syncflow.ConnectionError, OSError)
+
+
+def test_the_version_is_a_version() -> None:
+    assert [part.isdecimal() for part in syncflow.__version__.split(".")[:2]] == [True, True]
+
+
+def test_the_import_brings_in_no_package_that_is_optional() -> None:
+    """`requests` is needed by its adapter only, `rich` by the command line."""
+    code = (
+        "import sys, syncflow; "
+        "print(sorted({'requests', 'urllib3', 'rich', 'brotli', 'zstandard', 'h11'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout.strip() == "[]"
