@@ -40,8 +40,8 @@ WORTH_WAKING = 256 * 1024
 
 A reader that wakes for every packet falls asleep between them, and each waking costs the sender too. Medians
 of 8 on a virtual machine, a plain reader and this one in turn, MiB/s: `os.sendfile` 2,400 and 8,300,
-`sendall` 3,500 and 5,200, curl 4,000 and 3,600, pycurl 3,600 and 3,500: the limit moves, the clients hardly do. Chunks
-are read plainly: with a mark for each of them all clients lost some 10 %.
+`sendall` 3,500 and 5,200, curl 4,000 and 3,600, pycurl 3,600 and 3,500: the limit moves, the clients hardly
+do. Chunks are read plainly: with a mark for each of them all clients lost some 10 %.
 """
 
 BLOCK_SIZE = MIB
@@ -180,8 +180,8 @@ class Intake:
     def gather(self, count: int) -> None:
         """The same for a large count on a plain connection: sleeps until it is WORTH_WAKING, or the rest.
 
-        It sleeps in poll() and nowhere else. A recv() that sleeps may have taken a part already; what is still
-        to come is then less than the mark that would wake it, and it sleeps for ever.
+        It sleeps in poll() and nowhere else. A recv() that sleeps may have taken a part already; what is to
+        come is then less than the mark that would wake it, and it sleeps for ever.
         """
         count -= self._take(count)
         poll = select.poll()

@@ -48,6 +48,8 @@ class HTTPAdapter:
         self._pool = Pool(worker or shared_worker(), limits, watermarks)
         # Heads that were written before, by all that is in them. Any thread; the worst of a race is a head too many.
         self._heads: dict[tuple[object, ...], bytes] = {}
+        # Whether the user has said that the session is over; never becomes False again.
+        self._retired = False
 
     def send(self, request: PreparedRequest, timeouts: Timeouts, *, stream: bool, verify: bool | str) -> Response:
         """Send the request with its body and wait for the answer; for all of it unless `stream`."""
@@ -74,6 +76,8 @@ class HTTPAdapter:
             exchange.abandon(error)
             if isinstance(error, RequestException):
                 error.request = error.request or request
+                if exchange.head is not None and error.response is None:
+                    error.response = Response(request, exchange, exchange.head)
             raise
         response = Response(request, exchange, answer)
         if not stream:
@@ -118,15 +122,17 @@ class HTTPAdapter:
 
     def close(self) -> None:
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
+        self._retired = True
         self._pool.close()
 
     def retire(self) -> None:
         """Any thread. Begin nothing new; what is under way goes on to its end."""
+        self._retired = True
         self._pool.retire()
 
     def retire_from_finalizer(self) -> bool:
-        """Any thread, at any moment. As `retire`; whether anything was open."""
-        was_open = self._pool.has_connections
+        """Any thread, at any moment. As `retire`; whether anything was open that should have been closed."""
+        was_open = self._pool.has_connections and not self._retired
         self._pool.retire_from_finalizer()
         return was_open
 

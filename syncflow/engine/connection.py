@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ..exceptions import ChunkedEncodingError, ConnectionError, ProtocolError, RequestException
-from ..http1 import HTTP1Error, IncompleteMessage, ResponseParser
+from ..http1 import IncompleteMessage, MalformedMessage, ResponseParser
 from ..settings import Watermarks
 from .exchange import Exchange, Outcome, StaleConnection
 from .tls import TLSTransport
@@ -94,9 +94,11 @@ class Connection:
         while True:
             with self.transport.receiving:
                 exchange = self._exchange
+                size = RECEIVE_SIZE if exchange is None else min(RECEIVE_SIZE, exchange.incoming.room)
+                if size <= 0:
+                    self.transport.set_reading(False)
                 if not self.transport.is_watched:
                     return
-                size = RECEIVE_SIZE if exchange is None else min(RECEIVE_SIZE, exchange.incoming.room)
                 outcome = self.receive(exchange, size)
                 to_settle = outcome & Outcome.TO_SETTLE
                 if outcome & Outcome.ENDED:
@@ -110,22 +112,27 @@ class Connection:
                 return
 
     def receive(self, exchange: Exchange | None, most: int) -> int:
-        """With `receiving` held, any thread. One step: receive, parse, hand over."""
+        """With `receiving` held, any thread. One step for `exchange`, None if there is none: receive, parse, hand
+        over."""
+        if exchange is not self._exchange:
+            return Outcome.QUIET  # it ended in the meantime: what comes now is another's
         try:
             data = self.transport.receive(most)
         except OSError as error:
             return self._lost(error)
         if data is None:
             return Outcome.QUIET
-        if exchange is None or exchange is not self._exchange:
+        if exchange is None:
             # The end, or bytes that nobody asked for, on an idle connection (RFC 9112, section 9.2).
             return Outcome.LOST
         try:
             events = self._parser.feed(data) if data else self._parser.end_of_input()
         except IncompleteMessage as error:
             return self._lost(error)
-        except HTTP1Error as error:
-            return self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
+        except MalformedMessage as error:
+            # What came before the fault is the answer's all the same: its head may stop an upload.
+            outcome = exchange.accept(error.events)
+            return outcome | self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
         outcome = exchange.accept(events)
         if exchange.ended:
             self._exchange = None

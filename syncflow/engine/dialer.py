@@ -169,7 +169,8 @@ class Dial:
             attempt.close()
             raise
         attempt.hand_over()
-        return transport, Setup(resolved - begun, connected - resolved, clock() - connected)
+        secured = connected if self.origin.context is None else clock()
+        return transport, Setup(resolved - begun, connected - resolved, secured - connected)
 
     def _wake(self) -> None:
         with self.cond:

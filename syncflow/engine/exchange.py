@@ -229,7 +229,7 @@ class Exchange:
                 outcome = self._wait_for(arrived, "head")
                 if not outcome:
                     assert self.head is not None
-                    if not (whole or self.ended):
+                    if not (whole or self.ended) and self.incoming.room > 0:
                         # Nobody may ever ask for the rest: the worker takes what is small, and frees the connection.
                         self._connection.transport.set_reading(True)
                     return self.head
