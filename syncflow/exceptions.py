@@ -95,7 +95,8 @@ class JSONDecodeError(InvalidJSONError, _JSONDecodeError):
         InvalidJSONError.__init__(self, *self.args, **where)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.msg, self.doc, self.pos))
+        where = {"phase": self.phase, "bytes_sent": self.bytes_sent, "bytes_received": self.bytes_received}
+        return (type(self), (self.msg, self.doc, self.pos), where)
 
 
 class HTTPError(RequestException):

@@ -99,7 +99,7 @@ class Case(NamedTuple):
     attempt: Callable[[Session, str], object]
     kind: type[exceptions.RequestException]
     phase: str
-    says: str = ""
+    says: str | None = None
     sent: int = 0
     received: int = 0
     timeouts: Timeouts = Timeouts(connect=10, read=10, write=10, pool=10)
@@ -130,6 +130,10 @@ def stalls_after(*pieces: bytes) -> Callable[[], ScriptedServer]:
         peer.stall()
 
     return lambda: ScriptedServer(script)
+
+
+def speaks_no_tls() -> ScriptedServer:
+    return ScriptedServer(lambda peer: (peer.read_exactly(5), peer.send(reply(400))))
 
 
 def pool_is_full(session: Session, url: str) -> object:
@@ -203,7 +207,9 @@ CASES = {
         r"after 0\.05 s \(Timeouts\.connect\)",
         timeouts=Timeouts(connect=0.05),
     ),
-    "TLS that is none": Case(answer(), lambda s, u: s.get(u.replace("http:", "https:")), exceptions.SSLError, "tls"),
+    "TLS that is none": Case(
+        speaks_no_tls, lambda s, u: s.get(u.replace("http:", "https:")), exceptions.SSLError, "tls", "handshake failed"
+    ),
     "pool timeout": Case(
         stalls_after(reply_head(200, {"Content-Length": "9"})),
         pool_is_full,

@@ -260,8 +260,10 @@ class Dial:
         self.worker.adopt(attempt)
         racing.append(attempt)
         code = sock.connect_ex(where)
-        if code == errno.EINPROGRESS and sock.connect_ex(where) in (0, errno.EISCONN):
-            code = 0  # on loopback it is done by now, and the second call costs less than a wait
+        if code == errno.EINPROGRESS:
+            # On loopback it is done by now, and the second call costs less than a wait. It tells a failure once.
+            code = sock.connect_ex(where)
+            code = 0 if code == errno.EISCONN else code
         with self.cond:
             if code in (errno.EINPROGRESS, errno.EALREADY):
                 attempt.watch(WRITE)

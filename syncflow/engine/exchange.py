@@ -96,8 +96,8 @@ class Exchange:
         "_first_byte_at",
         "_first_use",
         "_has_body",
-        "_interim",
         "_lock",
+        "_may_continue",
         "_pooled",
         "_sent_at",
         "answered",
@@ -126,7 +126,7 @@ class Exchange:
         self._arrived = connection.transport.arrived
         # Guarded by _lock.
         self._eager = False  # whether the caller wants to be woken for every step, not only for the whole answer
-        self._interim = 0  # the last 1xx status
+        self._may_continue = False  # 100 (Continue) has come
         self._sent_at: float | None = None
         self._first_byte_at: float | None = None
         self._ended_at: float | None = None
@@ -209,7 +209,7 @@ class Exchange:
         with self._lock:
             self._eager = True
             until = self._deadline.clock() + patience
-            while not (self._interim == 100 or self.answered or self.failure):
+            while not (self._may_continue or self.answered or self.failure):
                 left = self._deadline.wait_time(until)
                 if left == 0.0:
                     break
@@ -226,7 +226,7 @@ class Exchange:
         while True:
             with self._lock:
                 self._eager = not whole
-                outcome = self._wait_for(arrived, "head")
+                outcome = self._wait_for(arrived)
                 if not outcome:
                     assert self.head is not None
                     if not (whole or self.ended) and self.incoming.room > 0:
@@ -264,17 +264,18 @@ class Exchange:
     def _read_step(self, most: int) -> tuple[bytes | None, int]:
         """With the lock held: bytes, or b"" for the end, or None to be called again once the outcome was acted upon."""
         self._eager = True
+        if self._deadline.at is not None and not self.ended:
+            # First of all: to a reader who is slow, the buffer may never be empty.
+            self._deadline.check(self.where, "body")
         if self.incoming.size:
             return self._take(most), Outcome.QUIET
         if self.failure is not None:
             raise self.failure
         if self.settled:
             return b"", Outcome.QUIET
-        if self._deadline.at is not None:
-            self._deadline.check(self.where, "body")
         outcome = self._connection.receive(self, min(max(most, RECEIVE_SIZE), MOST_RECEIVE_SIZE))
         if outcome == Outcome.QUIET:
-            outcome = self._wait_for(self._has_news, "body")
+            outcome = self._wait_for(self._has_news)
         return None, outcome
 
     def _take(self, most: int) -> bytes:
@@ -295,7 +296,7 @@ class Exchange:
     def _has_news(self) -> bool:
         return self.incoming.size > 0 or self.settled
 
-    def _wait_for(self, arrived: Callable[[], bool], phase: str) -> int:
+    def _wait_for(self, arrived: Callable[[], bool]) -> int:
         """With the lock held. Wait until `arrived`, and return QUIET; or, where this thread receives for itself, until
         something came, and return what is to be acted upon. See the head of this file for who wakes it."""
         if arrived():
@@ -315,6 +316,7 @@ class Exchange:
             if left == 0.0:
                 if unsent:
                     raise stall.timeout(WriteTimeout, "write", "send", "the server took nothing of the request")
+                phase = "body" if self.head else "head"
                 raise stall.timeout(ReadTimeout, "read", phase, "the server sent nothing")
             if transport.is_watched or self.ended:
                 self._arrived.wait(left)
@@ -352,7 +354,7 @@ class Exchange:
 
     def _accept_head(self, head: Head) -> int:
         if head.status < 200 and head.status != 101:
-            self._interim = head.status
+            self._may_continue |= head.status == 100
             return Outcome.MOVED
         self.head = head
         self._first_byte_at = self._connection.transport.last_received
@@ -390,7 +392,8 @@ class Exchange:
             if self.settled:
                 return
             if self.failure is None:
-                if not isinstance(error, RequestException):
+                # One that knows its request came out of the body, and tells of another exchange.
+                if not isinstance(error, RequestException) or error.request is not None:
                     error = Cancelled(f"{self.where}: interrupted by {type(error).__name__}")
                 self.failure = self.locate(error, "body" if self.head else "head")
         self._connection.close()

@@ -123,7 +123,7 @@ class Pool:
     def _try(self, origin: Origin) -> tuple[Connection | None, Ticket | None]:
         """An idle connection, or a ticket; a ticket that was served at once means that a new one may be opened."""
         with self._lock:
-            self._check_open()
+            self._check_open(origin)
             host = self._hosts.get(origin)
             if host is None:
                 host = self._hosts[origin] = Host(origin)
@@ -191,7 +191,7 @@ class Pool:
         connection = None
         try:
             with self._lock:
-                self._check_open()
+                self._check_open(origin)
                 self._dials.add(dial)
             transport, setup = dial.run()
             connection = Connection(self, origin, transport, setup, self.watermarks)
@@ -210,12 +210,14 @@ class Pool:
             self._act(woken, unwanted)
         if self._closed:
             connection.close()
-            self._check_open()
+            self._check_open(origin)
         return connection
 
-    def _check_open(self) -> None:
+    def _check_open(self, origin: Origin) -> None:
         if self._closed:
-            raise SessionClosed("the session is closed; make a new one, or keep this one open until the last request")
+            raise SessionClosed(
+                f"{origin.where}: the session is closed; make a new one, or keep this one open until the last request"
+            )
 
     def _is_too_old(self, connection: Connection) -> bool:
         age = self.limits.max_age

@@ -21,9 +21,13 @@ from .worker import Worker
 __all__ = ["TLSTransport", "client_context"]
 
 
-@functools.lru_cache(maxsize=32)
+# Guards `_context`: two threads that ask for the same context must get the same object, because connections are shared
+# only among those who do. (A cache alone lets both make one.)
+_making = threading.Lock()
+
+
 def client_context(verify: bool | str) -> ssl.SSLContext:
-    """The context for `verify=`; the same object for the same value, because loading the authorities takes 10 ms.
+    """Any thread. The context for `verify=`; the same object for the same value: loading the authorities takes 10 ms.
 
     TLS 1.2 or later (RFC 8996), ALPN "http/1.1" (RFC 7301), certificate and hostname verified unless `verify` is
     False.
@@ -31,6 +35,13 @@ def client_context(verify: bool | str) -> ssl.SSLContext:
     Args:
         verify: True for certifi's authorities, a path to a file or folder of others, False for none at all.
     """
+    with _making:
+        return _context(verify)
+
+
+@functools.lru_cache(maxsize=32)
+def _context(verify: bool | str) -> ssl.SSLContext:
+    """With `_making` held."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -149,3 +160,13 @@ def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str) -> ssl.SSL
     return context.wrap_socket(
         sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
+
+
+def _after_fork_in_child() -> None:
+    """The thread that was making one did not come along."""
+    if _making.locked():
+        _making.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
