@@ -11,8 +11,8 @@ from .engine.deadline import Deadline
 from .engine.dialer import Origin
 from .engine.exchange import Exchange, StaleConnection
 from .engine.pool import Pool
+from .engine.sending import Piece
 from .engine.tls import client_context
-from .engine.transport import Piece
 from .engine.worker import Worker, shared_worker
 from .exceptions import InvalidHeader, RequestException
 from .http1 import BodyFraming, ChunkedFraming, InvalidRequest, LengthFraming, NoBody, request_head

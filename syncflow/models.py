@@ -11,6 +11,7 @@ import datetime
 import io
 import json
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -263,7 +264,7 @@ class Response:
         if self._content is not None:
             return io.BytesIO(self._content)  # type: ignore[return-value]  # has readinto, which is what is needed
         self._check_unread()
-        return _RawBody(self._exchange, self.request)
+        return _RawBody(self._exchange, self)
 
     def _check_unread(self) -> None:
         if self._consumed:
@@ -324,12 +325,13 @@ class Response:
 
 
 class _RawBody(io.RawIOBase):
-    """The body of a response, as the lower half of a buffered file. Does not know the response, which knows it: so
-    that a response which is dropped goes at once, and the file can be read without it."""
+    """The body of a response, as the lower half of a buffered file. Holds the response weakly, which holds it: so that
+    a response which is dropped goes at once, and the file can be read without it."""
 
-    def __init__(self, exchange: Exchange, request: PreparedRequest) -> None:
+    def __init__(self, exchange: Exchange, response: Response) -> None:
         self._exchange = exchange
-        self._request = request
+        self._request = response.request
+        self._response = weakref.ref(response)
 
     def close(self) -> None:
         """Give the connection up if the body was not read to its end."""
@@ -352,6 +354,8 @@ class _RawBody(io.RawIOBase):
         try:
             piece = self._exchange.read(len(buffer))
         except BaseException as error:
+            if isinstance(error, RequestException):
+                error.response = error.response or self._response()
             raise _ended_by(error, self._exchange, self._request)  # noqa: B904  # the same error, with more in it
         buffer[: len(piece)] = piece
         return len(piece)

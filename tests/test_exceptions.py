@@ -293,7 +293,14 @@ CASES = {
     "a body that is long": Case(
         never_answers, long_generator, exceptions.BodyLengthError, "send", "9 bytes .* 7 were announced", sent=5
     ),
-    "an early response": Case(early_response, write_after_the_answer, exceptions.EarlyResponse, "send", "413", sent=5),
+    "an early response": Case(
+        lambda: early_response(after_bytes=len("5\r\n12345")),
+        write_after_the_answer,
+        exceptions.EarlyResponse,
+        "send",
+        "413",
+        sent=5,
+    ),
     "an abort": Case(never_answers, abort, exceptions.Cancelled, "head", "aborted", sent=5),
     "a response that is closed": Case(
         stalls_after(reply_head(200, {"Content-Length": "9"}), b"abc"),

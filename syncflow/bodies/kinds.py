@@ -173,10 +173,13 @@ def body_of(data: Any) -> Body:
 
 
 def _position(file: Any) -> int | None:
+    """Where it is, if it can be brought back there."""
     try:
-        return int(file.tell())
-    except (OSError, AttributeError, io.UnsupportedOperation):
+        position = int(file.tell())
+        file.seek(position)
+    except (OSError, AttributeError):
         return None  # a pipe, a socket, an object with nothing but read()
+    return position
 
 
 def _length(file: Any, start: int | None) -> int | None:
@@ -197,11 +200,13 @@ def _length(file: Any, start: int | None) -> int | None:
         # The files of /proc say 0 and have something to read.
         return max(0, size - start) if size else None
     try:
-        end = file.seek(0, io.SEEK_END)
+        file.seek(0, io.SEEK_END)
+        end = int(file.tell())  # what seek() returns is None with some
+    except (OSError, ValueError):
+        return None  # it seeks from the beginning only
+    finally:
         file.seek(start)
-    except (OSError, AttributeError, ValueError):
-        return None
-    return max(0, int(end) - start)
+    return max(0, end - start)
 
 
 def _regular(file: Any) -> IO[bytes] | None:

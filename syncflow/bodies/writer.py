@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterable
 
 from ..engine.exchange import Exchange
-from ..engine.transport import FRAMING_SLACK, Piece
+from ..engine.sending import FRAMING_SLACK, Piece
 from ..exceptions import BodyLengthError
 from ..http1 import BodyFraming, BodyTooLong, BodyTooShort, LengthFraming
 

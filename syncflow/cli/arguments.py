@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from ..settings import Timeouts
 from ..version import __version__
@@ -29,11 +29,14 @@ class _Parser(argparse.ArgumentParser):
         raise Failure(USAGE, f"{message}; see {self.prog} --help")
 
 
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of everything; `command` says which one was chosen."""
     top = _Parser(
         prog="syncflow",
-        description="Uploads and downloads in a memory that stays small, whatever the size of what flows through it.",
+        description="Uploads and downloads in a memory that stays small, whatever the size of what flows.",
         epilog=_exit_codes(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -45,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
         "demo",
         help="watch a large upload to a slow receiver",
@@ -63,17 +66,17 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument("--plot", metavar="FILE.svg", help="draw memory and buffer over time into this file")
 
 
-def _add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_upload(commands: Commands) -> None:
     upload = _add_transfer(
         commands, "upload", "send a file",
         "Sends FILE to URL. The status goes to standard error, the body of the answer to standard output.",
     )  # fmt: skip
-    upload.add_argument("file", metavar="FILE", help="what to send; - is standard input, sent in chunks as it comes")
+    upload.add_argument("file", metavar="FILE", help="what to send; - is standard input, sent as it comes")
     upload.add_argument("url", metavar="URL")
     upload.add_argument("-X", "--method", default="PUT", help="default: %(default)s")
 
 
-def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_get(commands: Commands) -> None:
     get = _add_transfer(
         commands, "get", "fetch a URL",
         "Fetches URL to standard output or into a file, which appears only once it is complete.",
@@ -85,15 +88,13 @@ def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
 
 
-def _add_transfer(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, description: str
-) -> argparse.ArgumentParser:
+def _add_transfer(commands: Commands, name: str, summary: str, description: str) -> _Parser:
     """What upload and get have in common."""
     own = Timeouts()
     command = commands.add_parser(
         name,
         help=summary,
-        description=description,
+        description=textwrap.fill(description, 78),
         epilog=_exit_codes(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -107,7 +108,7 @@ def _add_transfer(
         f"(default: {own.connect:g} and {own.read:g})",
     )  # fmt: skip
     trust = command.add_mutually_exclusive_group()
-    trust.add_argument("--cacert", metavar="FILE", help="trust the certificate authorities in this file, no others")
+    trust.add_argument("--cacert", metavar="FILE", help="trust the authorities in this file, and no others")
     trust.add_argument("-k", "--insecure", action="store_true", help="do not check the server's certificate")
     return command
 

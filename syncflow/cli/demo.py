@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -159,10 +160,9 @@ def run(size: int, rate: int, out: TextIO) -> Outcome:
     from ..testing import ReceiverProcess
 
     source, digest = Made(size), hashlib.sha256()
-    with ReceiverProcess(rate=rate) as receiver, Session() as session:
-        view = view_for(out, size)
-        before = resident()
-        view.show(0, 0.0, _notes(0, before))  # what drawing needs is there now, and does not count as the upload's
+    with ReceiverProcess(rate=rate) as receiver, Session() as session, closing(view_for(out, size)) as view:
+        # After the first time what drawing needs is there, and does not count as the upload's.
+        view.show(0, 0.0, _notes(0, resident()))
         before = resident()
         with session.upload("PUT", f"{receiver.url}/demo", content_length=size) as up:
             watch = _Watch(up)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .units import format_size
+from .units import format_size, parse_size
 
 __all__ = ["Line", "chart"]
 
@@ -20,7 +20,9 @@ PLOT_WIDTH = WIDTH - LEFT - RIGHT
 PLOT_HEIGHT = HEIGHT - TOP - BOTTOM
 # Blue and orange: told apart with every kind of colour vision, and in grey by the one being darker.
 COLOURS = ("#1d4ed8", "#ea8a12")
+FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif"
 INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
+DASHED = 'stroke-dasharray="6 5"'
 
 # A reference up to so many times the highest value is drawn; a higher one would press everything else flat.
 DRAWN_UP_TO = 4.0
@@ -49,18 +51,17 @@ def chart(title: str, lines: Sequence[Line], reference: tuple[str, int]) -> str:
     top = step * math.ceil(height / step)
     frame = _Frame(end, top)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="{FONTS}">',
         f"<title>{html.escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, 36, title, size=17, weight=600),
+        _text(LEFT, 36, title, colour=INK, style='style="font-size: 17px; font-weight: 600"'),
         *_legend(lines, name if drawn else None),
         *frame.grid(step),
     ]
     parts += [frame.path(line, colour) for line, colour in zip(lines, COLOURS, strict=False)]
     if drawn:
         y = frame.y(amount)
-        parts.append(_rule(LEFT, y, LEFT + PLOT_WIDTH, y, INK, dashed=True))
+        parts.append(_rule(LEFT, y, LEFT + PLOT_WIDTH, y, INK, DASHED))
     else:
         times = f", {amount / top:,.0f} times the height of this chart"
         parts.append(_text(WIDTH - RIGHT, TOP - 14, f"↑ {name}: {format_size(amount)}{times}", anchor="end"))
@@ -93,10 +94,13 @@ class _Frame:
     def grid(self, step: float) -> list[str]:
         """Ticks with their labels, and what both axes are."""
         parts = []
+        # All in the unit of the highest one, so that they compare at a glance: 0.5, 0.75, 1 MiB.
+        _, unit = format_size(self._top).split()
+        size = parse_size(f"1{unit}")
         for index in range(round(self._top / step) + 1):
             y = self.y(index * step)
             parts.append(_rule(LEFT, y, LEFT + PLOT_WIDTH, y, GRID if index else FAINT))
-            parts.append(_text(LEFT - 10, y + 4, format_size(index * step), anchor="end"))
+            parts.append(_text(LEFT - 10, y + 4, f"{index * step / size:g} {unit}", anchor="end"))
         every = _round_step(self._end, (1, 2, 5, 10))
         for index in range(int(self._end / every + 1e-9) + 1):
             x = self.x(index * every)
@@ -124,23 +128,20 @@ def _legend(lines: Sequence[Line], reference: str | None) -> list[str]:
     if reference is not None:
         entries.append((reference, INK, True))
     for label, colour, dashed in entries:
-        parts.append(_rule(x, y - 4, x + 24, y - 4, colour, dashed=dashed, width=2.5))
-        parts.append(_text(x + 32, y, label, fill=INK))
+        parts.append(_rule(x, y - 4, x + 24, y - 4, colour, DASHED if dashed else 'stroke-width="2.5"'))
+        parts.append(_text(x + 32, y, label, colour=INK))
         x += 32 + 7.2 * len(label) + 28
     return parts
 
 
-def _text(
-    x: float, y: float, text: str, *, size: int = 13, weight: int = 400, anchor: str = "start", fill: str | None = None
-) -> str:
-    colour = fill or (INK if weight > 400 else FAINT)
+def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = FAINT, style: str = "") -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
-        f'fill="{colour}">{html.escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="13" text-anchor="{anchor}" fill="{colour}" {style}>'
+        f"{html.escape(text)}</text>"
     )
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bool = False, width: float = 1) -> str:
+def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bool = False, width: float = 1.0) -> str:
     dashes = ' stroke-dasharray="6 5"' if dashed else ""
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '

@@ -24,6 +24,7 @@ RATE_WINDOW = 1.0
 # How often there is a plain line, in seconds.
 LINE_PERIOD = 1.0
 
+Clock = Callable[[], float]
 # Bytes done so far, and what else is to be told about this moment.
 Look = Callable[[], tuple[int, str]]
 
@@ -35,7 +36,7 @@ class View(Protocol):
         """The state now; called many times a second, never by two threads at once."""
 
     def close(self) -> None:
-        """The state shown last was the final one."""
+        """The state shown last was the final one; nothing if it was closed before."""
 
 
 class Meter:
@@ -106,7 +107,7 @@ class Meter:
 class PlainView:
     """A line a second, for files, pipes and terminals without `rich`."""
 
-    def __init__(self, stream: TextIO, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, total: int | None, clock: Clock = time.monotonic) -> None:
         self._stream = stream
         self._total = total
         self._clock = clock

@@ -37,7 +37,8 @@ def upload(chosen: argparse.Namespace) -> int:
             try:
                 _pour(response, sys.stdout.buffer)
             except RequestException:
-                _require_success(chosen.method, response)  # if it is none, the status says more than the cut body
+                # If it is no success, the status says more than a body that was cut.
+                _require_success(chosen.method, response)
                 raise
             _require_success(chosen.method, response)
             print(one_line(f"{response.status_code} {response.reason}"), file=sys.stderr)
@@ -47,13 +48,14 @@ def upload(chosen: argparse.Namespace) -> int:
 def get(chosen: argparse.Namespace) -> int:
     """Fetch a URL to standard output or into a file."""
     # The bytes as they are: a file that was compressed on the way would be longer than its Content-Length says.
-    headers = CaseInsensitiveDict({"Accept-Encoding": "identity"})
+    headers: CaseInsensitiveDict[str | None] = CaseInsensitiveDict({"Accept-Encoding": "identity"})
     headers.update(_headers(chosen))
     with _session(chosen) as session:
         with session.get(chosen.url, headers=headers, stream=True) as response:
             _require_success("GET", response)
             with _sink(chosen.output) as sink:
-                _pour(response, sink, shown=_watched() and not (sink is sys.stdout.buffer and terminal(sys.stdout)))
+                mixed = sink is sys.stdout.buffer and terminal(sys.stdout)
+                _pour(response, sink, shown=_watched() and not mixed)
     return OK
 
 

@@ -4,8 +4,10 @@ Knows every wait of a caller once it has a connection, and the errors in which a
 bytes travel: the connection feeds it what it parsed. What is above this file knows exchanges and no connections, so
 that one connection may carry several.
 
-Every wait for the answer is on `_arrived`, over the lock of the connection's receiving direction, and is woken by: the worker
-that received (`Connection.settle`), `fail` (cancel, session closed, engine failure), or ends by a limit.
+A wait for the answer is one of two, both under the lock of the connection's receiving direction. Where the worker
+watches, it is on `_arrived`, and woken by the worker that received. Otherwise it is for the socket itself
+(`Transport.wait_here`), and woken by what comes. `fail` (cancel, session closed, engine failure) wakes both; both end
+by a limit.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from ..http1 import END, Event, Head, Trailers
 from .buffers import IncomingBuffer
 from .deadline import Deadline
 from .dialer import NO_SETUP
+from .sending import Piece
 from .stall import Stall
-from .transport import Piece
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -86,9 +88,9 @@ class Exchange:
 
     __slots__ = (
         "__weakref__",
+        "_arrived",
         "_begun_at",
         "_bytes_sent",
-        "_arrived",
         "_connection",
         "_deadline",
         "_eager",

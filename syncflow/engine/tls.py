@@ -15,7 +15,8 @@ from time import monotonic
 import certifi
 
 from ..settings import Watermarks
-from .transport import Piece, Transport
+from .sending import Piece
+from .transport import Transport
 from .worker import Worker
 
 __all__ = ["TLSTransport", "client_context"]

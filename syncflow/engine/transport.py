@@ -1,20 +1,18 @@
-"""A non-blocking socket between its two directions: who may send, who may receive, who watches.
+"""A non-blocking socket between its two directions: who may receive, who watches, who closes.
 
-Knows the system calls, the outgoing buffer, what the worker is to watch, and how long the peer has been taking
-nothing. Knows nothing of HTTP: its owner receives through it and is told when it can.
+Knows what the worker is to watch and in whose hands the socket is. Sending is `SendingSide`'s. Knows nothing of HTTP:
+its owner receives through it and is told when it can.
 
-A caller sends and receives on its own thread as long as the kernel goes along. When it does not, a sender parks with the
-worker; a receiver waits for its own socket unless the worker watches it already: two threads that wake one another cost
-more than a small request. So a socket is in one of two hands, its caller's or the worker's (`_reading`), and only the
-worker's selector ever holds more than one. Each direction has one lock; a TLS connection has one for both.
+A caller receives on its own thread as long as bytes are there. When none are, it waits for its own socket, unless the
+worker watches it already: two threads that wake one another cost more than a small request. So a socket is in one of
+two hands, its caller's or the worker's (`_reading`), and only the worker's selector ever holds more than one. Each
+direction has one lock; a TLS connection has one for both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import os
 import select
 import socket
 import threading
@@ -22,31 +20,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from ..exceptions import WriteTimeout
 from ..settings import Watermarks
-from .buffers import OutgoingBuffer
-from .deadline import Deadline
-from .stall import Stall, unacknowledged
+from .sending import SendingSide
 from .worker import READ, WRITE, Worker
 
-__all__ = ["Owner", "Piece", "Transport"]
+__all__ = ["Owner", "Transport"]
 
-# A view of memory that nobody changes while it is being sent, and how many of its bytes are body, not framing.
-Piece = tuple[memoryview, int]
-
-# iovec entries in one call; the kernel's limit is 1,024, and 64 KiB of buffer rarely holds more than these.
-PIECES_A_CALL = 64
-# Bytes in one os.sendfile call: enough to make the call cheap, little enough to look for an answer in between.
-FILE_BYTES_A_CALL = 1 << 20
-
-# The most that chunked framing adds around a piece.
-FRAMING_SLACK = 32
-
-# What os.sendfile raises for the socket; anything else is the file's.
-SOCKET_ERRORS = frozenset(
-    {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT}
-    | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
-)
+# Seconds; whoever waits longer is asked again. (poll(2) counts milliseconds in an int.)
+LONGEST_POLL = 3600.0
 
 
 class Owner(Protocol):
@@ -62,7 +43,7 @@ class Owner(Protocol):
         """In a forked child. The socket stayed with the parent."""
 
 
-class Transport:
+class Transport(SendingSide):
     """One connected socket, plain.
 
     Args:
@@ -73,37 +54,22 @@ class Transport:
     """
 
     def __init__(self, worker: Worker, sock: socket.socket, where: str, watermarks: Watermarks) -> None:
-        # Never changes.
-        self.worker = worker
-        self.where = where
-        self.peer: tuple[str, int] = sock.getpeername()[:2]
-        self._sock = sock
-        self._fd = sock.fileno()
-        self._owner: Owner  # set by `attach`, before any other thread knows of this object
-        # The receiving direction's lock, and the Condition on it. It guards `_reading`, `last_received`, and the
-        # owner's parser and incoming buffer. (The locks themselves, because entering a Condition costs two calls.)
+        # The receiving direction's lock, and the Condition on it. It guards all that follows, and the owner's parser
+        # and incoming buffer. (The lock itself, because entering a Condition costs two calls.)
         self.receiving = threading.Lock()
         self.arrived = threading.Condition(self.receiving)
         self._reading = False  # whether the worker is to watch for bytes; if not, its caller does
         self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
-        self._known_to_worker = False  # the worker was asked to watch for something, ever
+        self.last_received = 0.0  # when the peer last sent any
+        super().__init__(sock, where, watermarks, self._sending_lock())
+        # Set under either direction's lock, before the worker is asked for anything.
+        self._known_to_worker = False
+        # Never changes.
+        self.worker = worker
+        self.peer: tuple[str, int] = sock.getpeername()[:2]
+        self._owner: Owner  # set by `attach`, before any other thread knows of this object
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
-        self.last_received = 0.0  # when the peer last sent any
-        # The sending direction's. It guards all that follows.
-        self.sending = self._sending_lock()
-        self.left = threading.Condition(self.sending)
-        self._writers = 0  # how many wait on `left`
-        self.outgoing = OutgoingBuffer(watermarks.high, watermarks.low)
-        self._blocked = False  # the kernel took no more; the worker watches for room
-        self._in_file_call = False  # a caller is in os.sendfile, without the lock: do not close the socket
-        self._may_send = False  # a message is under way and nobody has stopped it
-        self._ended = False  # its last byte was sent or queued
-        self.send_error: OSError | None = None
-        self.payload_sent = 0  # bytes of this message's body that the kernel took
-        self.last_sent = 0.0  # when it last took any
-        # Guarded by both locks.
-        self.closed = False
 
     def _sending_lock(self) -> threading.Lock:
         return threading.Lock()
@@ -113,16 +79,7 @@ class Transport:
         self._owner = owner
         self.worker.adopt(self)
 
-    # ---------------------------------------------------------------- the system calls
-
-    def _send_some(self, pieces: list[memoryview]) -> int:
-        """With the sending lock held. Bytes that the kernel took; 0 if it is full."""
-        try:
-            if len(pieces) == 1:
-                return self._sock.send(pieces[0])
-            return self._sock.sendmsg(pieces)
-        except BlockingIOError:
-            return 0
+    # ---------------------------------------------------------------- receiving
 
     def receive(self, most: int) -> bytes | None:
         """With `receiving` held. Bytes; b"" for the end; None if nothing is there yet. Raises OSError."""
@@ -144,12 +101,12 @@ class Transport:
         self._in_wait = True
         self.receiving.release()
         try:
-            self._poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+            self._poll.poll(None if timeout is None else math.ceil(min(timeout, LONGEST_POLL) * 1000))
         finally:
             self.receiving.acquire()
             self._in_wait = False
             if self.closed:
-                self.worker.submit(self, self._close)
+                self._ask_worker(self._close)
 
     def is_quiet(self) -> bool:
         """Any thread, while no message is under way: neither bytes nor the end have arrived."""
@@ -164,226 +121,11 @@ class Transport:
                 return False
             return False
 
-    # ---------------------------------------------------------------- sending, by the caller
-
-    def start_message(self, pieces: list[Piece], deadline: Deadline, *, last: bool) -> bool:
-        """Caller. Begin a new message with `pieces`; otherwise as `write`."""
-        with self.sending:
-            self._may_send = not self.closed
-            self._ended = False
-            self.send_error = None
-            self.payload_sent = 0
-            if self._may_send and not self._blocked:
-                self._send_now(pieces)  # most requests are gone with this
-                if not pieces:
-                    self._ended = last
-                    return self._may_send
-        return self.write(pieces, deadline, last=last)
-
-    def write(self, pieces: list[Piece], deadline: Deadline, *, last: bool = False) -> bool:
-        """Caller. Send or queue all of `pieces`; False if the message was stopped before.
-
-        Waits while the buffer is full, until it is under its low watermark (woken by the worker's `_drain`), the
-        message is stopped (`stop_message`), or the peer took nothing for `Timeouts.write` (`WriteTimeout`).
-        """
-        with self.sending:
-            while self._may_send:
-                self._offer(pieces)
-                if not pieces:
-                    self._ended = last
-                    return self._may_send  # False if the connection failed under it
-                self._wait_while(self._is_full, deadline)
-            return False
-
-    def takes(self, size: int) -> bool:
-        """Caller. Whether `try_write` would take so many bytes now. False turns to True with time, never back, as
-        long as the caller is the only one who writes."""
-        with self.sending:
-            return not self._may_send or not self._blocked or size <= self.outgoing.room
-
-    def try_write(self, pieces: list[Piece], *, last: bool = False) -> bool:
-        """Caller, who has asked `takes`. As `write`, but never waits."""
-        out = self.outgoing
-        with self.sending:
-            if not self._may_send:
-                return False
-            self._offer(pieces)
-            for view, payload in pieces:  # a few bytes of framing, when the kernel took next to nothing
-                out.append(memoryview(bytes(view)), payload)
-            self._ended = last
-            assert out.size <= out.high + FRAMING_SLACK
-            return self._may_send
-
-    def write_file(self, file: int, offset: int, count: int, deadline: Deadline) -> int:
-        """Caller. Let the kernel send `count` bytes of a regular file; returns how many it had, or what it sent
-        before the message was stopped. Plain sockets only. Never sends the last byte of a message: that one must be
-        sent under the lock, or an answer that follows it at once would look early."""
-        start = offset
-        while offset - start < count:
-            with self.sending:
-                self._wait_while(self._is_blocked, deadline)
-                if not self._may_send:
-                    break
-                self._in_file_call = True
-            # Without the lock: reading the file may block, and the worker must not.
-            sent = self._send_file(file, offset, min(count - (offset - start), FILE_BYTES_A_CALL))
-            if sent == 0:
-                break  # the file is shorter than it was
-            offset += max(sent, 0)
-        return offset - start
-
-    def _send_file(self, file: int, offset: int, count: int) -> int:
-        """Bytes sent, 0 at the end of the file, -1 if the kernel is full or the connection failed."""
-        sent = -1
-        failed: OSError | None = None
-        try:
-            sent = os.sendfile(self._fd, file, offset, count)
-        except BlockingIOError:
-            sent = -1
-        except OSError as error:
-            if error.errno not in SOCKET_ERRORS:
-                raise
-            failed = error
-        finally:
-            with self.sending:
-                self._after_file_call(sent, failed)
-        return sent
-
-    def _after_file_call(self, sent: int, failed: OSError | None) -> None:
-        """With the sending lock held."""
-        self._in_file_call = False
-        if self.closed:
-            self.worker.submit(self, self._close)
-        elif failed is not None:
-            self._sending_failed(failed)
-        elif sent < 0:
-            self._block()
-        else:
-            self.payload_sent += sent
-            self.last_sent = monotonic()
-
-    def wait_writable(self, size: int, deadline: Deadline, timeout: float | None) -> bool:
-        """Caller. Wait until the buffer is under its low watermark and takes `size` bytes, or the message is
-        stopped; False when `timeout` seconds ran out first. Woken and ended as `write` is."""
-        out = self.outgoing
-        with self.sending:
-            return self._wait_while(
-                lambda: self._may_send and self._blocked and not (out.is_low and size <= out.room), deadline, timeout
-            )
-
-    def flush(self, deadline: Deadline, timeout: float | None) -> bool:
-        """Caller. Wait until the kernel has taken all that is queued, or the message is stopped; False when
-        `timeout` seconds ran out first."""
-        with self.sending:
-            return self._wait_while(lambda: self._may_send and bool(self.outgoing.size), deadline, timeout)
-
-    def stop_message(self) -> bool:
-        """Any thread. Send no more of this message and wake its writer; whether all of it had left already."""
-        with self.sending:
-            complete = self._ended and not self.outgoing.size and self.send_error is None
-            if self._may_send:
-                self._may_send = False
-                self.outgoing.clear()
-                if self._writers:
-                    self.left.notify_all()
-            return complete
-
-    def _is_full(self) -> bool:
-        return self._may_send and not self.outgoing.is_low
-
-    def _is_blocked(self) -> bool:
-        return self._may_send and self._blocked
-
-    def _offer(self, pieces: list[Piece]) -> None:
-        """With the sending lock held. Let the kernel take what it will, then queue what fits; drops both from
-        `pieces`."""
-        if not self._blocked and not self.outgoing.size:
-            self._send_now(pieces)
-        while pieces and self.outgoing.room:
-            view, payload = pieces[0]
-            part = view[: self.outgoing.room]
-            handed = min(payload, len(part))
-            if len(part) == len(view):
-                del pieces[0]
-            else:
-                pieces[0] = (view[len(part) :], payload - handed)
-            # The caller may change its buffer once we return; bytes it cannot.
-            self.outgoing.append(part if type(part.obj) is bytes else memoryview(bytes(part)), handed)
-
-    def _send_now(self, pieces: list[Piece]) -> None:
-        """With the sending lock held and nothing queued. Drops from `pieces` what the kernel took."""
-        try:
-            sent = self._send_some([view for view, _ in pieces[:PIECES_A_CALL]])
-        except OSError as error:
-            pieces.clear()
-            self._sending_failed(error)
-            return
-        if sent:
-            self.last_sent = monotonic()
-        while pieces:
-            view, payload = pieces[0]
-            if sent < len(view):
-                handed = min(sent, payload)
-                self.payload_sent += handed
-                pieces[0] = (view[sent:], payload - handed)
-                self._block()
-                return
-            self.payload_sent += payload
-            sent -= len(view)
-            del pieces[0]
-
-    def _block(self) -> None:
-        """With the sending lock held. The kernel is full: the worker is to watch for room."""
-        self._blocked = True
-        self._known_to_worker = True
-        self.worker.submit(self, self._sync)
-
-    def _sending_failed(self, error: OSError) -> None:
-        """With the sending lock held. Nothing more can be sent; what the peer had answered can still be read, so
-        this is not yet the failure of the exchange (RFC 9112, section 9.5)."""
-        self.send_error = error
-        self._may_send = False
-        self._blocked = False
-        self.outgoing.clear()
-        self.left.notify_all()
-
-    def _wait_while(self, stuck: Callable[[], bool], deadline: Deadline, timeout: float | None = None) -> bool:
-        """With the sending lock held. False if `timeout` seconds ran out, which is the caller's own wish.
-
-        Woken by `_drain`, `stop_message`, `_sending_failed`; ends by the deadline or `Timeouts.write`, with an error.
-        """
-        if not stuck():
-            return True
-        stall = Stall(deadline, self.where, self.unacknowledged)
-        until = None if timeout is None else deadline.clock() + timeout
-        while stuck():
-            left = stall.time_left(deadline.timeouts.write, self.last_sent)
-            if left == 0.0:
-                raise stall.timeout(WriteTimeout, "write", "send", "the server took nothing of the request")
-            if until is not None:
-                patience = until - deadline.clock()
-                if patience <= 0.0:
-                    return False
-                left = patience if left is None else min(left, patience)
-            self._writers += 1
-            try:
-                self.left.wait(left)
-            finally:
-                self._writers -= 1
-        return True
-
-    def unacknowledged(self) -> int:
-        """With either lock held. Bytes in the kernel that the peer has not acknowledged yet, as far as known."""
-        return 0 if self.closed else unacknowledged(self._fd)
-
-    # ---------------------------------------------------------------- receiving
-
     def set_reading(self, wanted: bool) -> None:
         """Any thread, with `receiving` held. Whether the worker is to watch for bytes."""
         if wanted != self._reading and not self.closed:
             self._reading = wanted
-            self._known_to_worker = True
-            self.worker.submit(self, self._sync)
+            self._ask_worker(self._sync)
 
     def hand_back(self) -> None:
         """Worker only, with `receiving` held. The answer is complete: whoever uses the connection next waits for its
@@ -410,26 +152,9 @@ class Transport:
         if events & WRITE:
             self._drain()
 
-    def _drain(self) -> None:
-        """Worker only. Send what a caller left behind; wake a writer once the buffer is low."""
-        out = self.outgoing
-        with self.sending:
-            if self.closed:
-                return
-            try:
-                while out.size:
-                    sent = self._send_some(out.first(PIECES_A_CALL))
-                    if not sent:
-                        break
-                    self.payload_sent += out.consume(sent)
-                    self.last_sent = monotonic()
-                else:
-                    self._blocked = False
-            except OSError as error:
-                self._sending_failed(error)
-            if self._writers and out.is_low:
-                self.left.notify_all()
-        self._sync()
+    def _ask_worker(self, action: Callable[[], None]) -> None:
+        self._known_to_worker = True
+        self.worker.submit(self, action)
 
     def _sync(self) -> None:
         """Worker only. Watch for what both directions ask. Reads the two flags without their locks: whoever
@@ -468,7 +193,7 @@ class Transport:
         self._close_socket()
 
     def _close_socket(self) -> None:
-        """With nobody watching. A caller inside a system call, without a lock, comes back to `_close` when it is out."""
+        """With nobody watching. A caller inside a system call, without a lock, comes back to `_close` afterwards."""
         with contextlib.ExitStack() as locks:
             locks.enter_context(self.receiving)
             if self.sending is not self.receiving:

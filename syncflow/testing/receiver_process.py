@@ -68,7 +68,12 @@ class ReceiverProcess:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,  # a Ctrl-C is meant for us; its end comes with that of standard input
+        )
         assert self._process.stdout is not None
         try:
             self._url = _first_line(self._process.stdout)
