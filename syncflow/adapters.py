@@ -76,7 +76,7 @@ class HTTPAdapter:
             exchange.abandon(error)
             if isinstance(error, RequestException):
                 error.request = error.request or request
-                if exchange.head is not None and error.response is None:
+                if error.request is request and exchange.head is not None and error.response is None:
                     error.response = Response(request, exchange, exchange.head)
             raise
         response = Response(request, exchange, answer)
@@ -96,6 +96,7 @@ class HTTPAdapter:
                     setup = connection.setup
                     pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
                 exchange = Exchange(connection, request.method, deadline, pooled)
+                exchange.persists = not asks_to_close(request)
                 if connection.begin(exchange):
                     return exchange
         except RequestException as error:
@@ -186,6 +187,12 @@ def framing_of(request: PreparedRequest) -> BodyFraming:
 def expects_continue(request: PreparedRequest) -> bool:
     """Whether the user asked for the server's word before the body (RFC 9110, section 10.1.1)."""
     return request.headers.get("Expect", "").lower() == "100-continue"
+
+
+def asks_to_close(request: PreparedRequest) -> bool:
+    """Whether it is the last one on its connection, whatever the server says (RFC 9112, section 9.6)."""
+    options = request.headers.get("Connection", "")
+    return options != "keep-alive" and "close" in [option.strip().lower() for option in options.split(",")]
 
 
 def origin_of(target: Target, verify: bool | str) -> Origin:

@@ -15,6 +15,7 @@ from ..settings import Watermarks
 from .exchange import Exchange, Outcome, StaleConnection
 from .tls import TLSTransport
 from .transport import Transport
+from .worker import worker_failed
 
 if TYPE_CHECKING:
     from .dialer import Origin, Setup
@@ -136,7 +137,8 @@ class Connection:
         outcome = exchange.accept(events)
         if exchange.ended:
             self._exchange = None
-            exchange.reusable = bool(data) and self._parser.keep_alive and not self._parser.leftover
+            clean = bool(data) and self._parser.keep_alive and not self._parser.leftover
+            exchange.reusable = clean and exchange.persists
         elif exchange.incoming.room <= 0:
             self.transport.set_reading(False)
         return outcome
@@ -207,12 +209,7 @@ class Connection:
         with self.transport.receiving:
             exchange, self._exchange = self._exchange, None
             if exchange is not None:
-                failure = ConnectionError(
-                    f"{exchange.where}: syncflow's worker thread failed with {error!r}; this is a bug in syncflow, "
-                    "please report it with the traceback; the next request starts a new worker"
-                )
-                failure.__cause__ = error
-                exchange.lost(failure)
+                exchange.lost(worker_failed(exchange.where, error))
                 self.transport.arrived.notify_all()
         self.home.discard(self)
 

@@ -23,7 +23,7 @@ from .deadline import Deadline
 from .resolver import Address, Lookup, lookup
 from .tls import TLSTransport, wrap
 from .transport import Transport
-from .worker import READ, WRITE, Worker
+from .worker import READ, WRITE, Worker, worker_failed
 
 __all__ = ["NO_SETUP", "Dial", "Origin", "Setup", "interleave"]
 
@@ -279,7 +279,7 @@ class Dial:
             attempt.failure = OSError(code, os.strerror(code))
         attempt.close()
         if not isinstance(attempt.failure, OSError):
-            raise ConnectionError(f"{self.origin.where}: syncflow's worker thread failed") from attempt.failure
+            raise worker_failed(self.origin.where, attempt.failure)
         errors.append(OSError(attempt.failure.errno, f"{attempt.address[1][0]}: {attempt.failure.strerror}"))
         return False
 
@@ -322,7 +322,7 @@ class Dial:
                 attempt.watch(events)
                 self._wait_until(lambda: attempt.ready, "tls")
             if attempt.failure is not None:
-                raise ConnectionError(f"{self.origin.where}: syncflow's worker thread failed") from attempt.failure
+                raise worker_failed(self.origin.where, attempt.failure)
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

@@ -109,6 +109,7 @@ class Exchange:
         "head",
         "incoming",
         "method",
+        "persists",
         "request_complete",
         "reusable",
         "settled",
@@ -124,6 +125,7 @@ class Exchange:
         self._first_use = connection.uses == 0
         self._has_body = False  # set by `start`, before anybody waits
         self.method = method
+        self.persists = True  # whether the request leaves the connection open; set before it is sent
         self._lock = connection.transport.receiving
         self._arrived = connection.transport.arrived
         # Guarded by _lock.

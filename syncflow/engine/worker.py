@@ -22,7 +22,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["READ", "WRITE", "Client", "Timer", "Worker", "shared_worker"]
+from ..exceptions import ConnectionError
+
+__all__ = ["READ", "WRITE", "Client", "Timer", "Worker", "shared_worker", "worker_failed"]
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -326,6 +328,16 @@ class Worker:
         for end in (self._bell, self._ear):
             if end is not None:
                 end.close()
+
+
+def worker_failed(where: str, error: BaseException) -> ConnectionError:
+    """What a caller gets whose worker has died, or failed in a step for it."""
+    failure = ConnectionError(
+        f"{where}: syncflow's worker thread failed with {error!r}; this is a bug in syncflow, please report it with "
+        "the traceback; the next request starts a new worker"
+    )
+    failure.__cause__ = error
+    return failure
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
