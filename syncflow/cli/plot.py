@@ -141,9 +141,5 @@ def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = FA
     )
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bool = False, width: float = 1.0) -> str:
-    dashes = ' stroke-dasharray="6 5"' if dashed else ""
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
-        f'stroke-width="{width:g}"{dashes}/>'
-    )
+def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, more: str = "") -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" {more}/>'

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, BinaryIO
 
+from ..engine.tls import client_context
 from ..exceptions import RequestException
 from ..models import Response
 from ..sessions import Session
 from ..structures import CaseInsensitiveDict
 from ..uploads import Upload
-from .exits import LOST, OK, REFUSED, Failure, one_line
+from .exits import LOST, OK, REFUSED, USAGE, Failure, one_line
 from .progress import Meter, terminal, view_for
 
 __all__ = ["get", "upload"]
@@ -120,22 +121,31 @@ def _file_when_complete(name: str) -> Iterator[IO[bytes]]:
     """A file that gets its name when the block has ended well; before, it has another one beside it."""
     target = os.path.realpath(name)
     if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb") as device:  # as /dev/null, which must not be replaced
+        with _named(name), open(target, "wb") as device:  # as /dev/null, which must not be replaced
             yield device
         return
     part = f"{target}.{os.urandom(4).hex()}.part"
     file: BinaryIO = open(part, "xb")  # noqa: SIM115  # closed below
     try:
-        with file:
+        with _named(name), file:
             yield file
         if os.path.exists(target):
             shutil.copymode(target, part)
         os.replace(part, target)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
-        if isinstance(error, OSError) and not isinstance(error, RequestException):
-            error.filename = error.filename or name  # a full disk does not say whose
+        raise
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Lets an error say whose it is: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, RequestException) and error.filename is None:
+            error.filename = name
         raise
 
 
@@ -145,6 +155,11 @@ def _file_when_complete(name: str) -> Iterator[IO[bytes]]:
 def _session(chosen: argparse.Namespace) -> Session:
     session = Session() if chosen.timeout is None else Session(timeout=chosen.timeout)
     session.verify = False if chosen.insecure else chosen.cacert or True
+    if chosen.cacert is not None:
+        try:
+            client_context(chosen.cacert)  # which is kept, and used for the connection
+        except OSError as error:
+            raise Failure(USAGE, f"{chosen.cacert}: no certificate authorities to be read there") from error
     return session
 
 

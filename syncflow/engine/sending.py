@@ -295,7 +295,8 @@ class SendingSide(abc.ABC):
     def _sending_failed(self, error: OSError) -> None:
         """With the sending lock held. Nothing more can be sent; what the peer had answered can still be read, so
         this is not yet the failure of the exchange (RFC 9112, section 9.5)."""
-        self.send_error = error
+        # Its traceback would keep the sender's frames alive, and the body that is in them.
+        self.send_error = error.with_traceback(None)
         self._may_send = False
         self._blocked = False
         self.outgoing.clear()

@@ -32,6 +32,10 @@ WRITE = selectors.EVENT_WRITE
 # Commands run in one turn of the loop, so that a flood of them does not keep sockets waiting.
 COMMANDS_A_TURN = 256
 
+# Seconds that the worker sleeps at most while it waits for a timer: the kernel counts milliseconds in 32 bits, and a
+# user may set any limit, infinity included.
+LONGEST_SLEEP = 3600.0
+
 
 class Client(Protocol):
     """What the worker serves: a socket, or a set of timers."""
@@ -83,7 +87,7 @@ class Worker:
         self._commands: deque[tuple[Client, Callable[[], None]]] = deque()
         self._clients: set[Client] = set()
         self._thread: threading.Thread | None = None
-        # True from before the worker waits until a submit has woken it: whoever turns it to False sends the byte.
+        # True from before the worker waits until it is awake: who submits meanwhile sends a byte.
         self._asleep = False
         # Appended to by finalizers, which may run while this very thread holds any lock: so it needs none.
         self._last_wishes: deque[tuple[Client, Callable[[], None]]] = deque()
@@ -96,7 +100,8 @@ class Worker:
         self._timers: list[tuple[float, int, Timer]] = []
         self._to_notify: list[threading.Condition] = []
         self._tickets = itertools.count()
-        _workers.add(self)
+        with _workers_lock:
+            _workers.add(self)
 
     # ---------------------------------------------------------------- any thread
 
@@ -107,7 +112,7 @@ class Worker:
             if self._thread is None:
                 self._start()
             wake = self._asleep
-            self._asleep = False
+        # Only the worker says that it is awake: if an interrupt (Ctrl-C) comes here, the next command rings for this one.
         if wake:
             self._ring()
 
@@ -127,6 +132,9 @@ class Worker:
         """Any thread. The opposite of `adopt`, for a client that nothing was submitted for: it was never watched."""
         with self._lock:
             self._clients.discard(client)
+            wake = self._asleep and not self._clients
+        if wake:
+            self._ring()  # it sleeps until something happens, and nothing may
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""
@@ -191,12 +199,6 @@ class Worker:
         still has things to do only gets as far as the interpreter's lock, and falls asleep again."""
         self._to_notify.append(condition)
 
-    def _notify(self) -> None:
-        for condition in self._to_notify:
-            with condition:
-                condition.notify_all()
-        self._to_notify.clear()
-
     def _run(self) -> None:
         try:
             while self._turn():
@@ -209,11 +211,12 @@ class Worker:
         """Wait, serve what is ready, run commands, then timers; False when nobody needs the worker any more."""
         assert self._selector is not None
         with self._lock:
-            needed = bool(self._clients or self._timers)
-            timeout = 0.0 if self._commands else self._sleep_time(needed)
+            timeout = 0.0 if self._commands else self._sleep_time()
+            needed = bool(self._clients or self._timers)  # asked last: what was cancelled is gone now
             self._asleep = not self._commands
         if self._to_notify:
-            self._notify()
+            _notify_all(self._to_notify)
+            self._to_notify.clear()
         ready = self._selector.select(timeout)
         with self._lock:
             self._asleep = False
@@ -234,12 +237,12 @@ class Worker:
             self._run_timers()
         return True
 
-    def _sleep_time(self, needed: bool) -> float | None:
+    def _sleep_time(self) -> float | None:
         while self._timers:
             if self._timers[0][2].action is not None:
-                return max(0.0, self._timers[0][0] - time.monotonic())
+                return min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST_SLEEP)
             heapq.heappop(self._timers)
-        return None if needed else self._linger
+        return None if self._clients else self._linger
 
     def _end(self) -> None:
         """With _lock held: whoever submits next finds no thread and starts one."""
@@ -266,6 +269,10 @@ class Worker:
             action()
         except Exception as error:
             self._give_up(client, error)
+        except BaseException:
+            with self._lock:
+                self._clients.add(client)  # its command is gone from the queue: `_die` is to tell it too
+            raise
 
     def _give_up(self, client: Client, error: Exception) -> None:
         """A bug in one client's step fails that client and nobody else."""
@@ -281,7 +288,7 @@ class Worker:
 
     def _die(self, error: BaseException) -> None:
         """The loop itself failed: make room for a new thread, then tell everybody who relied on this one."""
-        selector = self._selector
+        selector, to_notify = self._selector, self._to_notify
         with self._lock:
             clients = self._clients | {client for client, _ in self._commands}
             clients.update(client for client, _ in self._last_wishes)
@@ -289,9 +296,12 @@ class Worker:
             self._forget_everything()
         if selector is not None:
             selector.close()
-        self._notify()
+        _notify_all(to_notify)
         for client in clients:
-            client.on_failure(error)
+            try:
+                client.on_failure(error)
+            except Exception as another:  # the others are to be told all the same; it goes to the hook with `error`
+                error.add_note(f"{client!r} could not be told: {another!r}")
 
     def _forget_everything(self) -> None:
         self._clients = set()
@@ -299,6 +309,7 @@ class Worker:
         self._last_wishes.clear()
         self._watched = {}
         self._timers = []
+        self._to_notify = []
         self._selector = None
         self._thread = None
         self._asleep = False
@@ -340,9 +351,19 @@ def worker_failed(where: str, error: BaseException) -> ConnectionError:
     return failure
 
 
-_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+def _notify_all(conditions: list[threading.Condition]) -> None:
+    for condition in conditions:
+        with condition:
+            condition.notify_all()
+
+
 _shared: Worker | None = None
 _shared_lock = threading.Lock()
+# Guards `_workers`; taken after `_shared_lock`, and before any worker's own.
+_workers_lock = threading.Lock()
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+# Those whose locks are held during a fork: the same ones are to be released, whoever is made or dropped meanwhile.
+_held: list[Worker] = []
 
 
 def shared_worker() -> Worker:
@@ -356,19 +377,27 @@ def shared_worker() -> Worker:
 
 def _before_fork() -> None:
     _shared_lock.acquire()
-    for worker in list(_workers):
+    _workers_lock.acquire()
+    _held.extend(_workers)
+    for worker in _held:
         worker._before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for worker in list(_workers):
+    for worker in _held:
         worker._after_fork_in_parent()
-    _shared_lock.release()
+    _end_fork()
 
 
 def _after_fork_in_child() -> None:
-    for worker in list(_workers):
+    for worker in _held:
         worker._after_fork_in_child()
+    _end_fork()
+
+
+def _end_fork() -> None:
+    _held.clear()
+    _workers_lock.release()
     _shared_lock.release()
 
 

@@ -28,7 +28,8 @@ def start() -> Iterator[Start]:
                 stdin=streams.get("stdin", subprocess.DEVNULL),
                 stdout=streams.get("stdout", subprocess.PIPE),
                 stderr=streams.get("stderr", subprocess.PIPE),
-                env={**os.environ, "PYTHONUNBUFFERED": ""},
+                process_group=streams.get("process_group"),
+                env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
             )
             processes.enter_context(process)
             processes.callback(process.kill)
