@@ -159,6 +159,8 @@ def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> N
         return
     if waits:
         exchange.wait_for_continue(CONTINUE_PATIENCE)
+        if exchange.answered:
+            return  # a generator is not even begun
     writer = BodyWriter(exchange, framing)
     if content.send(writer):
         writer.finish()

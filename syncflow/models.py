@@ -73,7 +73,9 @@ class Response:
         encoding: how `text` is decoded; from the charset of Content-Type, may be set.
     """
 
-    def __init__(self, request: PreparedRequest, exchange: Exchange, head: Head) -> None:
+    def __init__(
+        self, request: PreparedRequest, exchange: Exchange, head: Head, *, streamed: bool = True
+    ) -> None:
         self.request = request
         self.url = request.url
         self.status_code = head.status
@@ -84,6 +86,8 @@ class Response:
         self._content: bytes | None = None
         self._consumed = False
         self._raw: io.BufferedReader | None = None
+        # Whether the user has asked for a stream; only who did is told that it was dropped unread.
+        self._streamed = streamed
         self._encoding: str | None = None
 
     # ---------------------------------------------------------------- the head
@@ -321,7 +325,9 @@ class Response:
         # With a file over the body, it is that one which must not be dropped: see _RawBody.
         if exchange is not None and not exchange.is_over and self._raw is None:
             exchange.fail_from_finalizer()
-            warnings.warn(f"{self!r} was dropped before its body was read or closed", ResourceWarning, 2, source=self)
+            if self._streamed:
+                what = f"{self!r} was dropped before its body was read or closed"
+                warnings.warn(what, ResourceWarning, 2, source=self)
 
 
 class _RawBody(io.RawIOBase):

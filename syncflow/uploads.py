@@ -237,7 +237,7 @@ class Upload(io.RawIOBase):
 
     def _await_response(self) -> None:
         head = self._guarded(lambda: self._exchange.wait_answered(whole=False))
-        self._response = Response(self.request, self._exchange, head)
+        self._response = Response(self.request, self._exchange, head, streamed=False)
         self._finished = True
 
     def _early_response(self) -> EarlyResponse:

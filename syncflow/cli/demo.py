@@ -141,8 +141,8 @@ def demo(chosen: argparse.Namespace) -> int:
         _require_writable(chosen.plot)
     out = sys.stdout
     print(
-        f"A file object of {format_size(chosen.size)} goes to a receiver on this machine that reads only "
-        f"{format_rate(chosen.slow)}.\nThe program would write it much faster: see what waits, and where.\n",
+        f"A file object of {format_size(chosen.size)} goes to a receiver that reads only "
+        f"{format_rate(chosen.slow)}.\nThe program could write much faster: watch what waits, and where.\n",
         file=out,
         flush=True,
     )
@@ -205,9 +205,9 @@ def summary(outcome: Outcome) -> str:
     """The run in plain words."""
     size = format_size(outcome.size)
     if outcome.identical:
-        verdict = f"The receiver got {outcome.received:,} bytes; identical: yes."
+        received = f"{outcome.received:,} bytes; identical: yes."
     else:
-        verdict = f"The receiver got {outcome.received:,} of {outcome.size:,} bytes; identical: NO."
+        received = f"{outcome.received:,} of {outcome.size:,} bytes; identical: NO."
     if outcome.most_buffered:
         buffer = (
             f"At most {format_size(outcome.most_buffered)} waited in it. Whenever it was full, write() made the\n"
@@ -226,7 +226,8 @@ def summary(outcome: Outcome) -> str:
     rate = format_rate(outcome.size / outcome.elapsed)
     return "\n".join(
         [
-            _paragraph("Sent", f"{size} in {format_duration(outcome.elapsed)}, {rate}. {verdict}"),
+            _paragraph("Sent", f"{size} in {format_duration(outcome.elapsed)}, at {rate}."),
+            _paragraph("Received", received),
             _paragraph("Buffer", buffer),
             _paragraph("Memory", memory),
             _paragraph("Otherwise", otherwise),

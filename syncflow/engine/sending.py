@@ -10,6 +10,7 @@ sends it. All of it happens under one lock, `sending`, which is not held while a
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 import os
 import socket
@@ -21,7 +22,8 @@ from ..exceptions import WriteTimeout
 from ..settings import Watermarks
 from .buffers import OutgoingBuffer
 from .deadline import Deadline
-from .stall import Stall, unacknowledged
+from .kernel import unacknowledged
+from .stall import Stall
 
 __all__ = ["FRAMING_SLACK", "Piece", "SendingSide"]
 
@@ -141,23 +143,23 @@ class SendingSide(abc.ABC):
         sent under the lock, or an answer that follows it at once would look early."""
         start = offset
         while offset - start < count:
-            with self.sending:
-                self._wait_while(self._is_blocked, deadline)
-                if not self._may_send:
-                    break
-                self._in_file_call = True
-            # Without the lock: reading the file may block, and the worker must not.
-            sent = self._send_file(file, offset, min(count - (offset - start), FILE_BYTES_A_CALL))
+            sent = self._send_file(file, offset, min(count - (offset - start), FILE_BYTES_A_CALL), deadline)
             if sent == 0:
-                break  # the file is shorter than it was
+                break  # the message was stopped, or the file is shorter than it was
             offset += max(sent, 0)
         return offset - start
 
-    def _send_file(self, file: int, offset: int, count: int) -> int:
-        """Bytes sent, 0 at the end of the file, -1 if the kernel is full or the connection failed."""
+    def _send_file(self, file: int, offset: int, count: int, deadline: Deadline) -> int:
+        """Bytes sent, 0 at the end of the file or the message, -1 if the kernel is full or the connection failed."""
         sent = -1
         failed: OSError | None = None
         try:
+            with self.sending:
+                self._wait_while(self._is_blocked, deadline)
+                if not self._may_send:
+                    return 0
+                self._in_file_call = True
+            # Without the lock: reading the file may block, and the worker must not.
             sent = os.sendfile(self._fd, file, offset, count)
         except BlockingIOError:
             sent = -1
@@ -167,7 +169,8 @@ class SendingSide(abc.ABC):
             failed = error
         finally:
             with self.sending:
-                self._after_file_call(sent, failed)
+                if self._in_file_call:
+                    self._after_file_call(sent, failed)
         return sent
 
     def _after_file_call(self, sent: int, failed: OSError | None) -> None:
@@ -301,6 +304,10 @@ class SendingSide(abc.ABC):
         self._blocked = False
         self.outgoing.clear()
         self.left.notify_all()
+        # Whatever the error was: to a request that will never be complete there may never be an answer, so the receiver
+        # finds the end behind what is here. After a reset it is there already.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RD)
 
     def _wait_while(self, stuck: Callable[[], bool], deadline: Deadline, timeout: float | None = None) -> bool:
         """With the sending lock held. False if `timeout` seconds ran out, which is the caller's own wish.

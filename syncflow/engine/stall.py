@@ -9,30 +9,12 @@ over. So a wait during which unacknowledged bytes become fewer is a wait in whic
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from ..exceptions import Timeout
 from .deadline import Deadline
 
-__all__ = ["Stall", "unacknowledged"]
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
-
-    def unacknowledged(descriptor: int) -> int:
-        """Bytes in the socket's send queue that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
-        try:
-            return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
-        except OSError:
-            return 0  # not TCP: nothing is known, so the limit alone decides
-
-else:
-
-    def unacknowledged(descriptor: int) -> int:
-        """Not known on this system: the limit alone decides."""
-        return 0
+__all__ = ["Stall"]
 
 
 class Stall:

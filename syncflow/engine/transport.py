@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Protocol
 
 from ..settings import Watermarks
+from .kernel import received
 from .sending import SendingSide
 from .worker import READ, WRITE, Worker
 
@@ -61,6 +62,7 @@ class Transport(SendingSide):
         self._reading = False  # whether the worker is to watch for bytes; if not, its caller does
         self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
         self.last_received = 0.0  # when the peer last sent any
+        self._taken = 0  # bytes received so far
         super().__init__(sock, where, watermarks, self._sending_lock())
         # Set under either direction's lock, before the worker is asked for anything.
         self._known_to_worker = False
@@ -88,6 +90,7 @@ class Transport(SendingSide):
         except BlockingIOError:
             return None
         self.last_received = monotonic()
+        self._taken += len(data)
         return data
 
     @property
@@ -113,6 +116,9 @@ class Transport(SendingSide):
         with self.receiving:
             if self.closed:
                 return False
+            arrived = received(self._sock)
+            if arrived is not None:
+                return arrived == self._taken
             try:
                 self._sock.recv(1, socket.MSG_PEEK)
             except BlockingIOError:

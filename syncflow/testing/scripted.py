@@ -7,7 +7,9 @@ every wait is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
 import ssl
 import threading
 import time
@@ -103,15 +105,23 @@ class Peer:
         """Waits until the client has closed its side, drops what comes, and tells in which way it closed."""
         with self._waiting_for("the client to close", timeout):
             try:
-                while self._reader.more():
-                    self._reader.some()
+                with contextlib.suppress(ssl.SSLError):
+                    while self._reader.more():
+                        self._reader.some()
+                # TLS is over with an alert, or with our own close_notify. What still comes must be read all the same,
+                # or the kernel makes a reset of our closing, which destroys what we had sent.
+                self._drop_ciphertext()
             except ConnectionResetError:
                 return "reset"
-            except ssl.SSLError:
-                return "fin"  # with an alert in front of it: the client liked something less than we did
             if self._server.stopping.is_set():
                 raise Stopped  # it was the server that shut the socket down
             return "fin"
+
+    def _drop_ciphertext(self) -> None:
+        sock = self._connection.sock
+        while isinstance(sock, ssl.SSLSocket) and socket.socket.recv(sock, 65536):
+            left = self._deadline - time.monotonic()
+            sock.settimeout(None if left == math.inf else max(0.001, left))
 
     def send(self, data: bytes) -> None:
         """Sends all; fails if the client does not read for so long."""

@@ -54,8 +54,10 @@ class Connection:
         """
         if close_notify:
             self._notify_close()
-        # The plain method: that of SSLSocket drops the TLS state, and reads would see ciphertext.
-        socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        # The plain method: that of SSLSocket drops the TLS state, and reads would see ciphertext. ENOTCONN: the
+        # client has gone already.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def close(self, *, close_notify: bool = True) -> None:
         """Closes: a FIN, or (the kernel's choice) a reset if the client sent something that was not read."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,12 @@ def answers(status: int, body: bytes = b"", *headers: tuple[str, str]) -> Server
 
 
 def speaks_otherwise() -> ScriptedServer:
-    return ScriptedServer(lambda peer: (peer.read_head(), peer.send(b"SSH-2.0-OpenSSH_9.6\r\n"), peer.wait_closed()))
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"SSH-2.0-OpenSSH_9.6\r\n")
+        peer.wait_closed()
+
+    return ScriptedServer(script)
 
 
 def hangs_up() -> ScriptedServer:
@@ -55,11 +59,6 @@ def answers_early() -> ScriptedServer:
         peer.wait_closed()
 
     return ScriptedServer(script, receive_buffer=16384)
-
-
-@contextlib.contextmanager
-def nobody() -> Iterator[None]:
-    yield
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:

@@ -87,7 +87,7 @@ def connection_of(message: Any) -> Connection:
 
 
 def transports(session: Session) -> list[Transport]:
-    return [connection.transport for connection in list(pool_of(session)._connections)]
+    return [connection.transport for connection in list(pool_of(session)._ledger.connections)]
 
 
 def has_waiters(condition: threading.Condition) -> bool:
@@ -106,14 +106,15 @@ def queued(session: Session) -> int:
     """Callers that wait for a connection."""
     pool = pool_of(session)
     with pool._lock:
-        return sum(len(host.waiting) for host in pool._hosts.values())
+        return sum(len(host.waiting) for host in pool._ledger._hosts.values())
 
 
 def counts(pool: Pool) -> tuple[int, int, int, int]:
     """What the pool believes to be open, idle, connecting and waiting."""
     with pool._lock:
-        waiting = sum(len(host.waiting) for host in pool._hosts.values())
-        return pool._open, len(pool._idle), pool._connecting, waiting
+        ledger = pool._ledger
+        waiting = sum(len(host.waiting) for host in ledger._hosts.values())
+        return ledger.open, len(ledger._idle), ledger.connecting, waiting
 
 
 def run_on(worker: Worker, function: Callable[[], T]) -> T:
@@ -319,10 +320,18 @@ SETTING_UP: list[Blocked] = [in_connect, in_handshake]
 EVERYWHERE: list[Blocked] = [*ON_A_CONNECTION, *SETTING_UP, in_pool]
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection over loopback, both blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
+def tcp_pair(*, small: bool = False) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection over loopback, both blocking; `small` ones let the kernel keep little in between."""
+    with socket.socket() as listener:
+        if small:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        near = socket.socket()
+        if small:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        near.connect(listener.getsockname())
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         far = listener.accept()[0]
     return near, far
 

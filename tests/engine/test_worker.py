@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from syncflow.engine import worker as worker_module
 from syncflow.engine.worker import COMMANDS_A_TURN, READ, WRITE, Client, Worker, shared_worker
 from syncflow.testing import eventually
 
@@ -243,14 +242,14 @@ def test_who_was_dismissed_in_this_turn_is_not_served(worker: Worker, line: Line
     assert len(line.events) + len(other_line.events) == 1
 
 
-def test_a_descriptor_that_cannot_be_watched_fails_its_client_only(worker: Worker, line: Line, tmp_path: object) -> None:
-    class Regular(Bystander):
-        """What epoll refuses."""
+def test_a_descriptor_that_cannot_be_watched_fails_its_client_only(worker: Worker) -> None:
+    class Unwatchable(Bystander):
+        """A descriptor that is not open."""
 
         def fileno(self) -> int:
             return 1 << 20
 
-    client = Regular()
+    client = Unwatchable()
     worker.submit(client, lambda: worker.watch(client, READ))
     assert client.failed.wait(PATIENCE)
     assert isinstance(client.failures[0], OSError)
@@ -444,4 +443,3 @@ def test_the_module_forgets_workers_that_are_gone() -> None:
     reference = weakref.ref(Worker())
     gc.collect()
     assert reference() is None
-    assert reference not in worker_module._workers.data
