@@ -76,7 +76,9 @@ class Attempt:
         self._was_watched = False
         # Guarded by the dial's cond.
         self.ready = False
-        self.failure: BaseException | None = None
+        self.failure: OSError | None = None  # the address's
+        self.bug: BaseException | None = None  # the worker's
+        self._handed_over = False
 
     def fileno(self) -> int:
         return self._fd
@@ -97,6 +99,10 @@ class Attempt:
 
     def hand_over(self) -> None:
         """Caller. The socket goes to a transport, which the worker will watch instead."""
+        with self._dial.cond:
+            if self.bug is not None:
+                raise worker_failed(self._dial.origin.where, self.bug)
+            self._handed_over = True
         worker = self._dial.worker
         if self._was_watched:
             worker.submit(self, lambda: worker.dismiss(self))
@@ -114,7 +120,9 @@ class Attempt:
 
     def on_failure(self, error: BaseException) -> None:
         with self._dial.cond:
-            self.failure = error
+            if self._handed_over:
+                return
+            self.bug = error
             self.ready = True
             self._dial.cond.notify_all()
         self.sock.close()
@@ -165,10 +173,15 @@ class Dial:
         connected = clock()
         try:
             transport = self._secure(attempt)
-        except BaseException:
+            attempt.hand_over()
+        except BaseException as error:
             attempt.close()
+            if isinstance(error, OSError) and not isinstance(error, RequestException):
+                raise ConnectionError(
+                    f"{self.origin.where}: the server ended the connection as soon as it was made: {error}",
+                    phase="connect",
+                ) from error
             raise
-        attempt.hand_over()
         secured = connected if self.origin.context is None else clock()
         return transport, Setup(resolved - begun, connected - resolved, secured - connected)
 
@@ -272,14 +285,14 @@ class Dial:
                 attempt.ready = True
 
     def _has_connected(self, attempt: Attempt, errors: list[OSError]) -> bool:
+        if attempt.bug is not None:
+            raise worker_failed(self.origin.where, attempt.bug)
         if attempt.failure is None:
             code = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not code:
                 return True
             attempt.failure = OSError(code, os.strerror(code))
         attempt.close()
-        if not isinstance(attempt.failure, OSError):
-            raise worker_failed(self.origin.where, attempt.failure)
         errors.append(OSError(attempt.failure.errno, f"{attempt.address[1][0]}: {attempt.failure.strerror}"))
         return False
 
@@ -294,9 +307,12 @@ class Dial:
 
     def _secure(self, attempt: Attempt) -> Transport:
         context = self.origin.context
+        # A server may have left already. Asked here, because an SSLSocket that finds it out is not closed (before 3.13).
+        attempt.sock.getpeername()
         if context is None:
             return Transport(self.worker, attempt.sock, self.origin.where, self._watermarks)
         try:
+            self.origin.host.encode("idna")  # here, because Python 3.11's wrap_socket loses the descriptor if it fails
             attempt.sock = sock = wrap(context, attempt.sock, self.origin.host)
             self._shake_hands(attempt, sock)
         except (OSError, ValueError) as error:
@@ -321,8 +337,8 @@ class Dial:
             with self.cond:
                 attempt.watch(events)
                 self._wait_until(lambda: attempt.ready, "tls")
-            if attempt.failure is not None:
-                raise worker_failed(self.origin.where, attempt.failure)
+            if attempt.bug is not None:
+                raise worker_failed(self.origin.where, attempt.bug)
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

@@ -24,6 +24,9 @@ __all__ = ["Ledger", "Ticket", "Verdict"]
 # whoever takes it looks whether it is quiet.
 WATCH_AFTER = 0.05
 
+# Outdated entries that the queue may hold, whatever the number of hosts.
+OUTDATED = 16
+
 
 class Ticket:
     """One caller in the queue, who waits on `cond` until `served`."""
@@ -225,6 +228,7 @@ class Ledger:
         tickets = sorted((t for host in self._hosts.values() for t in host.waiting.values()), key=lambda t: t.number)
         for ticket in tickets:
             ticket.host.waiting.clear()
+            self._forget_if_empty(ticket.host)
         return tickets
 
     def dismiss_idle(self) -> list[Connection]:
@@ -270,6 +274,15 @@ class Ledger:
         if ticket is not None and ticket.number != host.queued and host.open < self._limits.per_host:
             host.queued = ticket.number
             heapq.heappush(self._queue, (ticket.number, host.origin))
+            if len(self._queue) > 2 * len(self._hosts) + OUTDATED:
+                self._drop_outdated()
+
+    def _drop_outdated(self) -> None:
+        """Behind one who waits for long, any number may come and give up. A host has one entry that counts, so this
+        costs each of those who came a constant share."""
+        hosts = self._hosts
+        self._queue = [(n, origin) for n, origin in self._queue if origin in hosts and hosts[origin].queued == n]
+        heapq.heapify(self._queue)
 
     def _dequeue(self, host: Host | None) -> None:
         number, _ = heapq.heappop(self._queue)

@@ -106,16 +106,21 @@ class SendingSide(abc.ABC):
     def write(self, pieces: list[Piece], deadline: Deadline, *, last: bool = False) -> bool:
         """Caller. Send or queue all of `pieces`; False if the message was stopped before.
 
-        Waits while the buffer is full, until it is under its low watermark (woken by the worker's `_drain`), the
-        message is stopped (`stop_message`), or the peer took nothing for `Timeouts.write` (`WriteTimeout`).
+        What does not fit waits, and whoever had to wait goes on when the buffer is under its low watermark (woken by
+        the worker's `_drain`), the message is stopped (`stop_message`), or the peer took nothing for `Timeouts.write`
+        (`WriteTimeout`). Only the last piece is not waited for: the answer is.
         """
         with self.sending:
+            had_to_wait = False
             while self._may_send:
                 self._offer(pieces)
                 if not pieces:
                     self._ended = last
+                    if had_to_wait and not last:
+                        self._wait_while(self._is_full, deadline)
                     return self._may_send  # False if the connection failed under it
                 self._wait_while(self._is_full, deadline)
+                had_to_wait = True
             return False
 
     def takes(self, size: int) -> bool:

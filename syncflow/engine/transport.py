@@ -102,8 +102,9 @@ class Transport(SendingSide):
         """Caller, with `receiving` held and the worker not watching. Wait for bytes, the end, `close`, or `timeout`
         seconds; the lock is released meanwhile."""
         self._in_wait = True
-        self.receiving.release()
         try:
+            # In here, because an interrupt (Ctrl-C) that was waiting strikes as soon as this call returns.
+            self.receiving.release()
             self._poll.poll(None if timeout is None else math.ceil(min(timeout, LONGEST_POLL) * 1000))
         finally:
             self.receiving.acquire()

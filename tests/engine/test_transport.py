@@ -706,6 +706,28 @@ def test_a_socket_is_not_closed_under_a_caller_that_waits_for_it(link: Link, mon
     eventually(lambda: transport._sock.fileno() == -1)
 
 
+def test_an_interrupt_as_soon_as_the_lock_is_free_leaves_it_held(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C that came while the lock was held strikes when the call that frees it returns."""
+    transport = link.transport
+    lock = transport.receiving
+
+    class Interrupting:
+        """As the lock, but for the interrupt."""
+
+        acquire = lock.acquire
+
+        def release(self) -> None:
+            lock.release()
+            raise KeyboardInterrupt
+
+    with lock:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(transport, "receiving", Interrupting())
+            transport.wait_here(None)
+        assert lock.locked()
+        assert not transport._in_wait
+
+
 @pytest.mark.parametrize("seconds", [1e7, 1e300])
 def test_a_wait_may_be_longer_than_poll_can_count(link: Link, seconds: float) -> None:
     def wait() -> None:
