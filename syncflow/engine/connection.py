@@ -104,9 +104,11 @@ class Connection:
                 to_settle = outcome & Outcome.TO_SETTLE
                 if outcome & Outcome.ENDED:
                     self.transport.hand_back()
-                again = self.transport.pending and not to_settle
-            if to_settle:
-                self.settle(exchange, outcome)
+                    if exchange is not None:
+                        exchange.left_to_worker = True
+                again = self.transport.pending and not outcome & (Outcome.ENDED | Outcome.LOST)
+            if to_settle and self.settle(exchange, outcome):
+                outcome |= Outcome.WAKE
             if outcome & Outcome.WAKE:
                 self.transport.worker.notify_last(self.transport.arrived)
             if not again:
@@ -138,7 +140,8 @@ class Connection:
         if exchange.ended:
             self._exchange = None
             clean = bool(data) and self._parser.keep_alive and not self._parser.leftover
-            exchange.reusable = clean and exchange.persists
+            # One that was called off does not own the connection any more: it is about to be closed.
+            exchange.reusable = clean and exchange.persists and exchange.failure is None
         elif exchange.incoming.room <= 0:
             self.transport.set_reading(False)
         return outcome
@@ -170,30 +173,50 @@ class Connection:
         self._exchange = None
         return Outcome.LOST | Outcome.WAKE
 
-    def settle(self, exchange: Exchange | None, outcome: int) -> None:
+    def settle(self, exchange: Exchange | None, outcome: int) -> bool:
         """The thread that received, without the lock. Act on what it found, and only then show it: a caller that sees
-        its answer also finds the connection in the pool."""
+        its answer also finds the connection in the pool. Whether a caller has begun to wait for it meanwhile."""
         if exchange is None:
             self.close()
-            return
-        if outcome & Outcome.ANSWERED:
-            exchange.stopped_sending(complete=self.transport.stop_message())
-        if outcome & Outcome.LOST:
-            self.close()
-        elif outcome & Outcome.ENDED:
-            if exchange.reusable and exchange.request_complete:
-                self.home.release(self)
-            else:
+            return False
+        try:
+            if outcome & Outcome.ANSWERED:
+                exchange.stopped_sending(complete=self.transport.stop_message())
+            if outcome & Outcome.LOST:
                 self.close()
+            elif outcome & Outcome.ENDED:
+                if exchange.reusable and exchange.request_complete:
+                    self.home.release(self)
+                else:
+                    self.close()
+        except BaseException as error:
+            self._failed_to_settle(exchange, error)
+            raise
         with self.transport.receiving:
             exchange.answered = exchange.head is not None
             exchange.settled = exchange.ended
+            return exchange.eager
+
+    def _failed_to_settle(self, exchange: Exchange, error: BaseException) -> None:
+        """An interrupt, or a bug. The connection is closed in any case. A caller for whom the worker took the last step
+        is told here: the connection has forgotten the exchange already."""
+        with self.transport.receiving:
+            if exchange.left_to_worker:
+                exchange.failure = exchange.locate(worker_failed(exchange.where, error), "body")
+                self.transport.arrived.notify_all()
+        self.close()
 
     # ---------------------------------------------------------------- the end
 
     def close(self) -> None:
-        """Any thread. It leaves the pool at once; the worker closes the socket."""
+        """Any thread. It leaves the pool at once; the worker closes the socket. Whoever might still wait for an answer
+        on it is told."""
         self.home.discard(self)
+        with self.transport.receiving:
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                exchange.lost(ConnectionError(f"{exchange.where}: the connection was closed before its answer was complete"))
+                self.transport.arrived.notify_all()
         self.transport.close()
 
     def fail(self, error: RequestException) -> None:

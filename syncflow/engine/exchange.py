@@ -93,8 +93,7 @@ class Exchange:
         "_bytes_sent",
         "_connection",
         "_deadline",
-        "_eager",
-        "_ended_at",
+                "_ended_at",
         "_first_byte_at",
         "_first_use",
         "_has_body",
@@ -104,10 +103,12 @@ class Exchange:
         "_sent_at",
         "answered",
         "bytes_received",
+        "eager",
         "ended",
         "failure",
         "head",
         "incoming",
+        "left_to_worker",
         "method",
         "persists",
         "request_complete",
@@ -129,7 +130,7 @@ class Exchange:
         self._lock = connection.transport.receiving
         self._arrived = connection.transport.arrived
         # Guarded by _lock.
-        self._eager = False  # whether the caller wants to be woken for every step, not only for the whole answer
+        self.eager = False  # whether the caller wants to be woken for every step, not only for the whole answer
         self._may_continue = False  # 100 (Continue) has come
         self._sent_at: float | None = None
         self._first_byte_at: float | None = None
@@ -140,6 +141,7 @@ class Exchange:
         self.bytes_received = 0
         self.failure: RequestException | None = None
         self.ended = False  # the last byte of the answer was parsed
+        self.left_to_worker = False  # by the worker, who acts upon it: the connection is its to give back or to close
         self.reusable = False  # and the connection may carry another exchange
         # Written by the thread that received the step in question, before it sets the flag below it.
         self._bytes_sent = 0
@@ -211,7 +213,7 @@ class Exchange:
     def wait_for_continue(self, patience: float) -> None:
         """Wait for 100 (Continue), for the final answer, or for `patience` seconds (RFC 9110, section 10.1.1)."""
         with self._lock:
-            self._eager = True
+            self.eager = True
             until = self._deadline.clock() + patience
             while not (self._may_continue or self.answered or self.failure):
                 left = self._deadline.wait_time(until)
@@ -229,7 +231,7 @@ class Exchange:
         arrived = self._is_here if whole else self._has_answered
         while True:
             with self._lock:
-                self._eager = not whole
+                self.eager = not whole
                 outcome = self._wait_for(arrived)
                 if not outcome:
                     assert self.head is not None
@@ -267,7 +269,7 @@ class Exchange:
 
     def _read_step(self, most: int) -> tuple[bytes | None, int]:
         """With the lock held: bytes, or b"" for the end, or None to be called again once the outcome was acted upon."""
-        self._eager = True
+        self.eager = True
         if self._deadline.at is not None and not self.ended:
             # First of all: to a reader who is slow, the buffer may never be empty.
             self._deadline.check(self.where, "body")
@@ -277,7 +279,9 @@ class Exchange:
             raise self.failure
         if self.settled:
             return b"", Outcome.QUIET
-        outcome = self._connection.receive(self, min(max(most, RECEIVE_SIZE), MOST_RECEIVE_SIZE))
+        # The watermark holds for what is received ahead, not for what the reader asks for at once.
+        size = max(most, min(RECEIVE_SIZE, self.incoming.high))
+        outcome = self._connection.receive(self, min(size, MOST_RECEIVE_SIZE))
         if outcome == Outcome.QUIET:
             outcome = self._wait_for(self._has_news)
         return None, outcome
@@ -330,7 +334,7 @@ class Exchange:
                 if not transport.pending:
                     transport.wait_here(left)
                 if self.failure is None:
-                    outcome = self._connection.receive(self, RECEIVE_SIZE)
+                    outcome = self._connection.receive(self, min(RECEIVE_SIZE, self.incoming.room))
                     if outcome != Outcome.QUIET:
                         return outcome
 
@@ -352,7 +356,7 @@ class Exchange:
             else:
                 assert type(event) is Trailers
                 self.trailers = event.fields
-        if self._eager or self.incoming.room <= 0:
+        if self.eager or self.incoming.room <= 0:
             outcome |= Outcome.WAKE
         return outcome
 
@@ -393,8 +397,8 @@ class Exchange:
         """The caller, to whom `error` happened in a wait or between two. The connection is closed even where an
         interrupt came between a step and what was to be done about it."""
         with self._lock:
-            if self.settled:
-                return
+            if self.settled or self.left_to_worker:
+                return  # the connection may be another's by now
             if self.failure is None:
                 # One that knows its request came out of the body, and tells of another exchange.
                 if not isinstance(error, RequestException) or error.request is not None:

@@ -208,6 +208,11 @@ class SendingSide(abc.ABC):
 
     # ---------------------------------------------------------------- the receiver, the worker
 
+    @property
+    def message_left(self) -> bool:
+        """Any thread. Whether the last byte of the message was handed to the kernel, as far as can be seen now."""
+        return self._ended and not self.outgoing.size
+
     def stop_message(self) -> bool:
         """Any thread. Send no more of this message and wake its writer; whether all of it had left already."""
         with self.sending:

@@ -117,9 +117,9 @@ class Transport(SendingSide):
         with self.receiving:
             if self.closed:
                 return False
-            arrived = received(self._sock)
-            if arrived is not None:
-                return arrived == self._taken
+            if received(self._sock) == self._taken:
+                return True
+            # Something came, or the end, or this kernel does not count: the socket itself knows.
             try:
                 self._sock.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
@@ -158,6 +158,8 @@ class Transport(SendingSide):
             self._owner.on_readable()
         if events & WRITE:
             self._drain()
+            if self.message_left:
+                self.worker.notify_last(self.arrived)  # now it is the server's turn: who waits for it starts that timer
 
     def _ask_worker(self, action: Callable[[], None]) -> None:
         self._known_to_worker = True

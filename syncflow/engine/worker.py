@@ -151,7 +151,7 @@ class Worker:
     def _start(self) -> None:
         """With _lock held and no thread alive, so what the worker owns may be touched."""
         if self._ear is None:
-            self._bell, self._ear = socket.socketpair()
+            self._bell, self._ear = (_End(fileno=end.detach()) for end in socket.socketpair())
             self._bell.setblocking(False)
             self._ear.setblocking(False)
         self._selector = selectors.DefaultSelector()
@@ -339,6 +339,14 @@ class Worker:
         for end in (self._bell, self._ear):
             if end is not None:
                 end.close()
+
+
+class _End(socket.socket):
+    """Of a worker's wake-up line. Closes itself without a warning, because of what is garbage together it may be
+    finalized before the worker."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def worker_failed(where: str, error: BaseException) -> ConnectionError:

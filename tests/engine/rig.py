@@ -237,18 +237,20 @@ Blocked = Callable[[Session, ExitStack, "ssl.SSLContext | None"], "Call[Any]"]
 def in_head(session: Session, stack: ExitStack, tls: ssl.SSLContext | None) -> Call[Any]:
     """In the wait for the head, for its own socket."""
     server = stack.enter_context(never_answers(ssl_context=tls))
+    before = _receivers(session)
     call = Call(session.get, server.url)
-    eventually(lambda: any(map(is_receiver_blocked, transports(session))))
+    eventually(lambda: _receivers(session) > before)
     return call
 
 
 def in_body(session: Session, stack: ExitStack, tls: ssl.SSLContext | None) -> Call[Any]:
     """In the wait for the whole body, for its own socket."""
     server = stack.enter_context(_begins_only(tls))
+    known = set(transports(session))
     call = Call(session.get, server.url)
     # Twice: for the head, and again for the body.
-    eventually(lambda: any(map(_has_begun, transports(session))))
-    eventually(lambda: any(map(is_receiver_blocked, transports(session))))
+    eventually(lambda: any(_has_begun(t) for t in set(transports(session)) - known))
+    eventually(lambda: any(is_receiver_blocked(t) for t in set(transports(session)) - known))
     return call
 
 
@@ -277,25 +279,36 @@ def in_pool(session: Session, stack: ExitStack, tls: ssl.SSLContext | None) -> C
     server = stack.enter_context(_begins_only(tls))
     response = session.get(server.url, stream=True)
     stack.callback(response.close)
+    before = queued(session)
     call = Call(session.get, server.url)
-    eventually(lambda: queued(session))
+    eventually(lambda: queued(session) > before)
     return call
 
 
 def in_connect(session: Session, stack: ExitStack, tls: ssl.SSLContext | None) -> Call[Any]:
     """While connecting."""
     endpoint = stack.enter_context(full_backlog())
+    before = _dialers(session)
     call = Call(session.get, endpoint.url)
-    eventually(lambda: any(has_waiters(dial.cond) for dial in list(pool_of(session)._dials)))
+    eventually(lambda: _dialers(session) > before)
     return call
 
 
 def in_handshake(session: Session, stack: ExitStack, tls: ssl.SSLContext | None) -> Call[Any]:
     """In the TLS handshake."""
     server = stack.enter_context(never_answers())
+    before = _dialers(session)
     call = Call(session.get, f"https://127.0.0.1:{server.port}", verify=False)
-    eventually(lambda: any(has_waiters(dial.cond) for dial in list(pool_of(session)._dials)))
+    eventually(lambda: _dialers(session) > before)
     return call
+
+
+def _receivers(session: Session) -> int:
+    return sum(map(is_receiver_blocked, transports(session)))
+
+
+def _dialers(session: Session) -> int:
+    return sum(has_waiters(dial.cond) for dial in list(pool_of(session)._dials))
 
 
 def _begins_only(tls: ssl.SSLContext | None) -> AbstractContextManager[ScriptedServer]:

@@ -13,7 +13,16 @@ from unittest import mock
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from syncflow import PoolLimits
 from syncflow.engine import ledger as module
@@ -176,6 +185,29 @@ def test_no_more_than_so_many_are_connecting() -> None:
     assert ledger.release(connection).woken == [], "nobody else waits for its host"
     assert not fifth.served
     assert ledger.connecting == 2
+
+
+def test_the_next_of_a_host_stands_in_the_queue_once_its_first_is_served() -> None:
+    ledger = ledger_of(per_host=3, total=2)
+    in_use = [opened(ledger, B), opened(ledger, C)]
+    for ticket in [waiter(ledger, A), waiter(ledger, A)]:
+        assert ledger.discard(in_use.pop()).woken == [ticket]
+
+
+def test_the_next_of_a_host_stands_in_the_queue_once_its_first_has_a_connection() -> None:
+    ledger = ledger_of(per_host=2, total=2)
+    of_a, of_b = opened(ledger, A), opened(ledger, B)
+    first, second = waiter(ledger, A), waiter(ledger, A)
+    assert ledger.release(of_a).woken == [first]
+    assert ledger.discard(of_b).woken == [second]
+
+
+def test_the_next_of_a_host_stands_in_the_queue_once_its_first_has_given_up() -> None:
+    ledger = ledger_of(per_host=2, total=1)
+    of_b = opened(ledger, B)
+    first, second = waiter(ledger, A), waiter(ledger, A)
+    ledger.withdraw(first)
+    assert ledger.discard(of_b).woken == [second]
 
 
 def test_several_are_served_when_several_may_be() -> None:
@@ -545,6 +577,13 @@ class Books(RuleBasedStateMachine):
 
     tickets: Bundle[Ticket] = Bundle("tickets")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Ticket] = []  # in the order of arrival
+        self.granted: list[Any] = []  # each may open one
+        self.in_use: list[Any] = []
+        self.idle: list[Any] = []  # the longest idle first
+
     @initialize(
         per_host=st.integers(1, 3),
         total=st.integers(1, 4),
@@ -558,10 +597,6 @@ class Books(RuleBasedStateMachine):
         self.patch = mock.patch.object(module, "monotonic", self.clock)
         self.patch.start()
         self.ledger = Ledger(self.limits)
-        self.waiting: list[Ticket] = []  # in the order of arrival
-        self.granted: list[Ticket] = []  # each may open one
-        self.in_use: list[Any] = []
-        self.idle: list[Any] = []  # the longest idle first
 
     def teardown(self) -> None:
         if hasattr(self, "patch"):
@@ -625,47 +660,52 @@ class Books(RuleBasedStateMachine):
         elif ticket.connection is not None:
             assert self.ledger.withdraw(ticket) == Verdict()
 
+    @precondition(lambda self: self.granted)
     @rule(data=st.data(), watched=st.booleans())
     def connected(self, data: st.DataObject, watched: bool) -> None:
-        if ticket := self.one_of(data, self.granted):
-            connection = FakeConnection(ticket.host.origin, watched=watched)
-            self.in_use.append(connection)
-            self.act(self.ledger.opened(connection))  # type: ignore[arg-type]
+        ticket = self.one_of(data, self.granted)
+        connection: Any = FakeConnection(ticket.host.origin, watched=watched)
+        self.in_use.append(connection)
+        self.act(self.ledger.opened(connection))
 
+    @precondition(lambda self: self.granted)
     @rule(data=st.data())
     def not_connected(self, data: st.DataObject) -> None:
-        if ticket := self.one_of(data, self.granted):
-            self.act(self.ledger.not_opened(ticket.host.origin))
+        ticket = self.one_of(data, self.granted)
+        self.act(self.ledger.not_opened(ticket.host.origin))
 
+    @precondition(lambda self: self.in_use)
     @rule(data=st.data(), keep=st.sampled_from([True, True, True, False]))
     def release(self, data: st.DataObject, keep: bool) -> None:
-        if connection := self.one_of(data, self.in_use):
-            verdict = self.ledger.release(connection, keep=keep)
-            if any(ticket.connection is connection for ticket in verdict.woken):
-                self.in_use.append(connection)
-            elif connection.idle_since is not None:
-                self.idle.append(connection)
-            self.act(verdict)
+        connection = self.one_of(data, self.in_use)
+        verdict = self.ledger.release(connection, keep=keep)
+        if any(ticket.connection is connection for ticket in verdict.woken):
+            self.in_use.append(connection)
+        elif connection.idle_since is not None:
+            self.idle.append(connection)
+        self.act(verdict)
 
-    @rule(data=st.data(), twice=st.booleans())
-    def discard(self, data: st.DataObject, twice: bool) -> None:
-        pool = self.in_use if data.draw(st.booleans()) else self.idle
-        if connection := self.one_of(data, pool):
-            self.act(self.ledger.discard(connection))
-            if twice:
-                assert self.ledger.discard(connection) == Verdict()
-            assert self.ledger.release(connection) == Verdict()
+    @precondition(lambda self: self.in_use or self.idle)
+    @rule(data=st.data(), idle=st.booleans(), twice=st.booleans())
+    def discard(self, data: st.DataObject, idle: bool, twice: bool) -> None:
+        connection = self.one_of(data, self.idle if self.idle and (idle or not self.in_use) else self.in_use)
+        self.act(self.ledger.discard(connection))
+        if twice:
+            assert self.ledger.discard(connection) == Verdict()
+        assert self.ledger.release(connection) == Verdict()
 
+    @precondition(lambda self: self.in_use)
     @rule(data=st.data())
     def trade(self, data: st.DataObject) -> None:
-        if connection := self.one_of(data, self.in_use):
-            if self.ledger.trade(connection):
-                self.granted.append(self.ticket_for(connection.origin))
-                assert self.ledger.discard(connection) == Verdict()
-            else:
-                assert len(self.granted) == self.limits.connecting
-                self.act(self.ledger.discard(connection))
+        connection = self.one_of(data, self.in_use)
+        if self.ledger.trade(connection):
+            self.granted.append(SimpleNamespace(host=SimpleNamespace(origin=connection.origin)))
+            assert self.ledger.discard(connection) == Verdict()
+        else:
+            assert len(self.granted) == self.limits.connecting
+            self.act(self.ledger.discard(connection))
 
+    @precondition(lambda self: self.idle)
     @rule(seconds=st.sampled_from([0.01, 1.0, 9.0, 30.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -685,11 +725,13 @@ class Books(RuleBasedStateMachine):
             assert again is not None
             assert again <= due, "it would be looked at too late"
 
+    @precondition(lambda self: len(self.idle) > 1)
     @rule()
     def dismiss_idle(self) -> None:
         assert self.ledger.dismiss_idle() == self.idle
         self.idle.clear()
 
+    @precondition(lambda self: len(self.waiting) > 3)
     @rule()
     def turn_away(self) -> None:
         assert self.ledger.turn_away() == self.waiting
@@ -698,10 +740,7 @@ class Books(RuleBasedStateMachine):
         self.waiting.clear()
 
     def one_of(self, data: st.DataObject, pool: list[Any]) -> Any:
-        return pool.pop(data.draw(st.integers(0, len(pool) - 1))) if pool else None
-
-    def ticket_for(self, origin: Origin) -> Any:
-        return SimpleNamespace(host=SimpleNamespace(origin=origin), number=-1, connection=None)
+        return pool.pop(data.draw(st.integers(0, len(pool) - 1)))
 
     # -- what must be true at any time
 
@@ -742,5 +781,5 @@ class Books(RuleBasedStateMachine):
         assert all(host.open or host.waiting for host in self.ledger._hosts.values())
 
 
-Books.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+Books.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestBooks: Callable[..., Any] = Books.TestCase
