@@ -11,7 +11,13 @@ V = TypeVar("V")
 
 
 class CaseInsensitiveDict(MutableMapping[str, V]):
-    """Keeps the case of the key that was set last, and the order of the first."""
+    """Keeps the case of the key that was set last, and the order of the first.
+
+    >>> headers = CaseInsensitiveDict({"Content-Type": "text/plain", "Accept": "*/*"})
+    >>> headers["CONTENT-TYPE"] = "text/html"
+    >>> headers["content-type"], list(headers)
+    ('text/html', ['CONTENT-TYPE', 'Accept'])
+    """
 
     __slots__ = ("_store",)
 

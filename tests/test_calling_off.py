@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import queue
 import random
 import socket
 import ssl
@@ -416,53 +418,50 @@ def test_a_call_and_its_calling_off_at_the_same_moment(tls: ssl.SSLContext | Non
     """Whatever comes first: the call ends, and with nothing else than its answer or the error that belongs to it."""
     chance = random.Random(what)
 
-    def stream(url: str, calling_off: Callable[[Callable[[], None]], None]) -> object:
+    def stream(session: Session, url: str, calling_off: Callable[[Callable[[], None]], None]) -> object:
         with session.get(f"{url}/bytes/300000", stream=True) as response:
             calling_off(response.close if what == "response" else session.close)
             return response.content
 
-    def upload(url: str, calling_off: Callable[[Callable[[], None]], None]) -> object:
+    def upload(session: Session, url: str, calling_off: Callable[[Callable[[], None]], None]) -> object:
         with session.upload("PUT", url) as up:
             calling_off(up.abort)
             for _ in range(5):
                 up.write(bytes(50_000))
         return up.response.content
 
-    with Receiver(ssl_context=tls, hash=False) as server:
-        session = Session(timeout=20)
-        session.verify = str(ca_file)
+    def once(server: Receiver, session: Session, pause: int) -> RequestException | None:
+        together = threading.Barrier(2)
+        ways: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+        def call_off() -> None:
+            way = ways.get(timeout=10)
+            together.wait(10)
+            for _ in range(pause):
+                pass
+            way()
+
+        def calling_off(way: Callable[[], None]) -> None:
+            ways.put(way)
+            together.wait(10)
+
+        other = Call(call_off)
         try:
-            for _ in range(ROUNDS):
-                together = threading.Barrier(2)
-                called: list[Callable[[], None]] = []
-                ready = threading.Event()
-
-                def call_off(pause: int = chance.randrange(2000)) -> None:
-                    assert ready.wait(10)
-                    together.wait(10)
-                    for _ in range(pause):
-                        pass
-                    called[0]()
-
-                def calling_off(way: Callable[[], None]) -> None:
-                    called.append(way)
-                    ready.set()
-                    together.wait(10)
-
-                other = threading.Thread(target=call_off)
-                other.start()
-                try:
-                    body = (upload if what == "upload" else stream)(server.url, calling_off)
-                    assert body
-                except (Cancelled, SessionClosed) as error:
-                    assert (type(error) is SessionClosed) == (what == "session")
-                other.join(10)
-                assert not other.is_alive()
-                if what == "session":
-                    session = Session(timeout=20)
-                    session.verify = str(ca_file)
+            assert (upload if what == "upload" else stream)(session, server.url, calling_off)
+        except (Cancelled, SessionClosed) as error:
+            return error
         finally:
-            session.close()
+            other.result()
+        return None
+
+    with Receiver(ssl_context=tls, hash=False) as server, contextlib.ExitStack() as sessions:
+        for number in range(ROUNDS):
+            if number == 0 or what == "session":
+                session = sessions.enter_context(Session(timeout=20))
+                session.verify = str(ca_file)
+            error = once(server, session, chance.randrange(2000))
+            assert error is None or (type(error) is SessionClosed) == (what == "session")
+        sessions.close()
         server.wait_until_idle()
 
 

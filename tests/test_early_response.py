@@ -220,9 +220,7 @@ def test_informational_responses_do_not_stop_the_sending(session: Session, tls: 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 413, 503])
 @pytest.mark.parametrize("then", ["close", "reset", "linger"])
-def test_the_next_write_raises_it(
-    session: Session, status: int, then: Any, tls: ssl.SSLContext | None
-) -> None:
+def test_the_next_write_raises_it(session: Session, status: int, then: Any, tls: ssl.SSLContext | None) -> None:
     with early_response(status, then=then, body=b"enough", ssl_context=tls) as server:
         upload = session.upload("PUT", server.url)
         with pytest.raises(EarlyResponse, match=f"127.0.0.1:{server.port}: the server answered {status}") as caught:
@@ -481,9 +479,7 @@ location /busy { return 503; }
 
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
-def nginx(
-    request: pytest.FixtureRequest, nginx_required: None, server_tls_files: tuple[Path, Path]
-) -> Iterator[Nginx]:
+def nginx(request: pytest.FixtureRequest, nginx_required: None, server_tls_files: tuple[Path, Path]) -> Iterator[Nginx]:
     with Nginx(LIMITED, tls=server_tls_files if request.param == "tls" else None) as nginx:
         yield nginx
 

@@ -154,19 +154,19 @@ def long_generator(session: Session, url: str) -> object:
 
 
 def write_after_the_answer(session: Session, url: str) -> object:
-    with session.upload("PUT", url) as upload:
-        upload.write(b"12345")
-        upload.flush()
-        try:
-            while True:
-                upload.write(b"x" * 1024)
-        except exceptions.EarlyResponse as error:
-            assert upload.response is error.response
-            assert error.bytes_sent >= 5
-            error.bytes_sent = 5  # for the table: how many it were is up to the kernel
-            error.response.close()  # type: ignore[union-attr]
-            caught = error
-    raise caught
+    upload = session.upload("PUT", url)
+    upload.write(b"12345")
+    upload.flush()
+    with pytest.raises(exceptions.EarlyResponse) as caught:
+        while True:
+            upload.write(b"x" * 1024)
+    error = caught.value
+    assert error.response is upload.response
+    upload.response.close()
+    upload.close()
+    assert error.bytes_sent >= 5
+    error.bytes_sent = 5  # for the table: how many more it were is up to the kernel
+    raise error
 
 
 def abort(session: Session, url: str) -> object:
@@ -357,7 +357,9 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_names")
 def test_a_name_that_is_unknown() -> None:
     with Session() as session:
-        with pytest.raises(syncflow.ConnectionError, match=r"nobody\.invalid:80: the name cannot be resolved") as caught:
+        with pytest.raises(
+            syncflow.ConnectionError, match=r"nobody\.invalid:80: the name cannot be resolved"
+        ) as caught:
             session.get("http://nobody.invalid/")
         assert caught.value.phase == "dns"
         assert isinstance(caught.value.__cause__, socket.gaierror)

@@ -22,7 +22,18 @@ from syncflow import (
 )
 from syncflow.testing import AppServer
 
-BREAKING = ["a\rb", "a\nb", "a\r\nX-Evil: 1", "a\r\n\r\nGET / HTTP/1.1", "a\x00b", "\r", "\n", "\x00", "a\x7fb", "a\x0bb"]
+BREAKING = [
+    "a\rb",
+    "a\nb",
+    "a\r\nX-Evil: 1",
+    "a\r\n\r\nGET / HTTP/1.1",
+    "a\x00b",
+    "\r",
+    "\n",
+    "\x00",
+    "a\x7fb",
+    "a\x0bb",
+]
 
 
 @pytest.fixture
@@ -42,7 +53,7 @@ def session(server: AppServer) -> Iterator[Session]:
 def assert_refused(caught: pytest.ExceptionInfo[RequestException], server: AppServer) -> None:
     error = caught.value
     assert isinstance(error, RequestException)
-    assert isinstance(error, ValueError) or isinstance(error, InvalidJSONError)
+    assert isinstance(error, ValueError | InvalidJSONError)
     assert f"127.0.0.1:{server.port}" in str(error)
     assert "nothing was sent" in str(error)
     assert (error.phase, error.bytes_sent, error.bytes_received) == (None, 0, 0)
@@ -91,7 +102,19 @@ def test_a_method_that_is_none(server: AppServer, session: Session, method: str,
 
 @pytest.mark.parametrize(
     "rest",
-    ["\\@evil.example/", "\t/", "\n/", "/\r\nX-Evil: 1", "/\x00", "/?a=\nb", "/#\x1b", ":80/", "\\/", "<>/", ".\u2488/"],
+    [
+        "\\@evil.example/",
+        "\t/",
+        "\n/",
+        "/\r\nX-Evil: 1",
+        "/\x00",
+        "/?a=\nb",
+        "/#\x1b",
+        ":80/",
+        "\\/",
+        "<>/",
+        ".\u2488/",
+    ],
 )
 def test_a_url_that_could_be_read_in_two_ways(server: AppServer, session: Session, rest: str) -> None:
     with pytest.raises(InvalidURL) as caught:

@@ -119,9 +119,9 @@ def test_the_userinfo_of_the_url_is_sent_as_basic_authentication(server: AppServ
     session.headers["Authorization"] = "session's"
     url = server.url.replace("//", "//us%20er:p%40ss:wörd@")
     response = session.get(url)
-    assert server.seen[-1].headers["authorization"] == "Basic " + base64.b64encode(
-        "us er:p@ss:wörd".encode()
-    ).decode("ascii")
+    assert server.seen[-1].headers["authorization"] == "Basic " + base64.b64encode("us er:p@ss:wörd".encode()).decode(
+        "ascii"
+    )
     assert response.url == f"{server.url}/"
     session.get(url, headers={"Authorization": "mine"})
     assert server.seen[-1].headers["authorization"] == "mine"
@@ -272,7 +272,8 @@ def test_statuses(session: Session, status: int, reason: str, ok: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(400, "400 Client Error: Bad Request"), (499, "499 Client"), (500, "500 Server"), (599, "599")]
+    ("status", "words"),
+    [(400, "400 Client Error: Bad Request"), (499, "499 Client"), (500, "500 Server"), (599, "599")],
 )
 def test_raise_for_status(session: Session, status: int, words: str) -> None:
     with AppServer(lambda request: Answer(status)) as server:
@@ -365,9 +366,7 @@ def test_the_certificate_must_be_for_the_host(server_tls: Any, ca: Any, ca_file:
         assert session.get(server.url, verify=False).ok
 
 
-def test_a_connection_that_was_not_verified_is_not_reused_for_one_that_must_be(
-    server_tls: Any, ca_file: Any
-) -> None:
+def test_a_connection_that_was_not_verified_is_not_reused_for_one_that_must_be(server_tls: Any, ca_file: Any) -> None:
     with AppServer(ssl_context=server_tls) as server, Session(timeout=10) as session:
         assert session.get(server.url, verify=False).ok
         with pytest.raises(syncflow.SSLError):

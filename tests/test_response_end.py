@@ -220,9 +220,7 @@ def test_a_reset_in_the_body_is_an_error(session: Session) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_tls_that_is_cut_is_no_end(
-    session: Session, server_tls: ssl.SSLContext, ca_file: Path, reader: str
-) -> None:
+def test_tls_that_is_cut_is_no_end(session: Session, server_tls: ssl.SSLContext, ca_file: Path, reader: str) -> None:
     """An attacker can cut a connection, but cannot say TLS's own word for its end (RFC 8446, section 6.1)."""
 
     def then(peer: Peer) -> None:

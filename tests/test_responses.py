@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -303,7 +303,7 @@ class Fed(Response):
 def test_lines_are_those_of_the_whole_however_it_is_cut(text: str, cuts: list[int]) -> None:
     body = text.encode()
     bounds = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
-    pieces = [body[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [body[start:end] for start, end in itertools.pairwise(bounds)]
     assert list(Fed(pieces).iter_lines()) == body.splitlines()
     assert list(Fed(pieces).iter_lines(decode_unicode=True)) == text.splitlines()
 
@@ -312,7 +312,7 @@ def test_lines_are_those_of_the_whole_however_it_is_cut(text: str, cuts: list[in
 def test_lines_with_an_end_of_their_own(text: str, cuts: list[int]) -> None:
     body = text.encode()
     bounds = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
-    pieces = [body[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [body[start:end] for start, end in itertools.pairwise(bounds)]
     assert list(Fed(pieces).iter_lines(delimiter=b"ab")) == (body.split(b"ab") if body else [])
 
 
@@ -440,7 +440,6 @@ def test_what_is_dropped_unread_warns_and_frees_the_connection(what: str) -> Non
             dropped = dropped.raw
         with pytest.warns(ResourceWarning, match="dropped before it"):
             del dropped
-            gc.collect()
         server.wait_until_idle()
 
 

@@ -302,7 +302,9 @@ def test_an_upload_is_not(session: Session) -> None:
         assert (server.bodies, server.connections) == ([], 1)
 
 
-@pytest.mark.parametrize("after", [b"H", b"HTTP/1.1 200 OK\r\n", reply_head(100), reply_head(200, {"Content-Length": "9"})])
+@pytest.mark.parametrize(
+    "after", [b"H", b"HTTP/1.1 200 OK\r\n", reply_head(100), reply_head(200, {"Content-Length": "9"})]
+)
 def test_a_request_that_was_begun_to_be_answered_is_not(session: Session, after: bytes) -> None:
     with Stale(after=after, how="close") as server:
         session.get(server.url)

@@ -296,7 +296,9 @@ WAYS = ["bytes", "file", "generator", "upload", "pieces", "head", "wait_writable
 def test_write_that_moves_nothing(session: Session, tls: ssl.SSLContext | None, big_file: Path, how: str) -> None:
     limits = Timeouts(write=SHORT, read=20)
     with never_answers(reads=False, receive_buffer=4096, ssl_context=tls) as server, At(SHORT):
-        with pytest.raises(WriteTimeout, match=r"took nothing of the request for 0\.15 s \(Timeouts\.write\)") as caught:
+        with pytest.raises(
+            WriteTimeout, match=r"took nothing of the request for 0\.15 s \(Timeouts\.write\)"
+        ) as caught:
             sending(how, session, server.url, big_file, limits)
         assert caught.value.phase == "send"
         assert 0 < caught.value.bytes_sent < BIG

@@ -215,7 +215,7 @@ def test_the_host_is_what_stands_behind_the_last_at_sign(url: str, userinfo: tup
         "http://example.com:-1/",
         "http://example.com:+80/",
         "http://example.com:8_0/",
-        "http://example.com:8０/",
+        "http://example.com:8\uff10/",
         "http://example.com:0/",
         "http://example.com:80:90/",
         "http://[::1",
@@ -298,7 +298,9 @@ PARAMS: list[Any] = [
 
 
 @pytest.mark.parametrize("params", PARAMS)
-@pytest.mark.parametrize("url", ["http://h/", "http://h/p?x=y", "http://h/?", "http://h/?x&", "http://h/p#f", "http://h"])
+@pytest.mark.parametrize(
+    "url", ["http://h/", "http://h/p?x=y", "http://h/?", "http://h/?x&", "http://h/p#f", "http://h"]
+)
 def test_params_are_added_as_requests_does_it(url: str, params: Any) -> None:
     ours = parse_url(add_params(url, params)).url
     theirs = requests.Request("GET", url, params=params).prepare().url

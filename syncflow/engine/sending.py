@@ -41,7 +41,7 @@ FRAMING_SLACK = 32
 # What os.sendfile raises for the socket; anything else is the file's.
 SOCKET_ERRORS = frozenset(
     {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT}
-    | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+    | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENOBUFS}
 )
 
 

@@ -150,9 +150,7 @@ def test_an_iterable_that_is_not_as_long_as_announced(
 ) -> None:
     with AppServer(ssl_context=server_tls if tls else None) as server:
         with pytest.raises(BodyLengthError, match=f"127.0.0.1:{server.port}.*{declared} were announced") as caught:
-            session.put(
-                server.url, data=iter(pieces), headers={"Content-Length": str(declared)}, verify=ca_file
-            )
+            session.put(server.url, data=iter(pieces), headers={"Content-Length": str(declared)}, verify=ca_file)
         assert isinstance(caught.value, ValueError)
         assert caught.value.phase == "send"
         assert caught.value.request is not None

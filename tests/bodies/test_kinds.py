@@ -325,7 +325,9 @@ class UpperIO(io.FileIO):
 @pytest.mark.parametrize(
     "kind", [lambda path: Upper(path.open("rb")), lambda path: UpperReader(io.FileIO(path)), UpperIO]
 )
-def test_a_file_that_changes_what_it_reads_is_read(session: Session, server: AppServer, tmp_path: Path, kind: Any) -> None:
+def test_a_file_that_changes_what_it_reads_is_read(
+    session: Session, server: AppServer, tmp_path: Path, kind: Any
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"secret" * 50_000)
     file = kind(path)
@@ -456,9 +458,7 @@ def test_a_generator_may_use_its_buffer_again(
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 16_384, 65_535, 65_536, 65_537, 1_000_000])
 @pytest.mark.parametrize("tls", [False, True])
-def test_pieces_of_any_size(
-    session: Session, server_tls: ssl.SSLContext, ca_file: Path, size: int, tls: bool
-) -> None:
+def test_pieces_of_any_size(session: Session, server_tls: ssl.SSLContext, ca_file: Path, size: int, tls: bool) -> None:
     total = min(3_000_000, size * 300)
     body = pattern(total)
     pieces = (body[start : start + size] for start in range(0, total, size))
@@ -473,7 +473,7 @@ def test_a_lazy_generator_is_asked_only_as_the_server_reads(session: Session) ->
 
     def pieces() -> Iterator[bytes]:
         nonlocal made
-        for start in range(0, 64 << 20, 65_536):
+        for _ in range(0, 64 << 20, 65_536):
             made += 65_536
             yield bytes(65_536)
 

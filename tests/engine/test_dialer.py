@@ -20,15 +20,15 @@ from syncflow import ConnectionError as Failure
 from syncflow import ConnectTimeout, SSLError, Timeouts, TotalTimeout, Watermarks
 from syncflow.engine import dialer, resolver
 from syncflow.engine.deadline import Deadline
-from syncflow.engine.dialer import Dial, Origin, Setup, interleave
+from syncflow.engine.dialer import Attempt, Dial, Origin, Setup, interleave
 from syncflow.engine.resolver import Address
 from syncflow.engine.tls import client_context
 from syncflow.engine.transport import Transport
-from syncflow.engine.worker import Worker
+from syncflow.engine.worker import WRITE, Worker
 from syncflow.exceptions import RequestException
 from syncflow.testing import AppServer, eventually, full_backlog, never_answers, refused_port
 
-from .rig import PATIENCE, Call, has_waiters
+from .rig import PATIENCE, Call, has_waiters, run_on
 
 Cancel = functools.partial(RequestException, "called off")
 
@@ -240,12 +240,28 @@ class Slow(socket.socket):
 
 
 def test_a_connection_that_takes_its_time(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over loopback connecting is done at once, and the worker is never asked."""
+    """Over loopback connecting is done at once, and the worker is never asked. It is to tell what it saw once, and not
+    to spin until the caller has come to it."""
+    told: list[int] = []
+    on_ready, has_connected = Attempt.on_ready, Dial._has_connected
+
+    def spy(self: Attempt, events: int) -> None:
+        told.append(events)
+        on_ready(self, events)
+
+    def take_time(self: Dial, *rest: Any) -> bool:
+        for _ in range(3):
+            run_on(worker, lambda: None)
+        return has_connected(self, *rest)
+
     with AppServer() as server:
         dial = dial_to(worker, server.port)
+        monkeypatch.setattr(Attempt, "on_ready", spy)
+        monkeypatch.setattr(Dial, "_has_connected", take_time)
         monkeypatch.setattr(dialer.socket, "socket", Slow)
         with run(dial) as (transport, _):
             assert transport.peer == server.address
+    assert told == [WRITE]
 
 
 def test_a_refusal_that_takes_its_time(worker: Worker) -> None:
@@ -348,6 +364,7 @@ def test_a_resolver_that_is_stuck_costs_nobody_his_deadline(worker: Worker, name
     assert isinstance(error, ConnectTimeout)
     (thread,) = names.threads
     assert thread.is_alive(), "it is stuck for as long as it likes"
+    assert resolver._under_way["name.test", 80]._listeners == [], "nobody listens any more"
     with AppServer() as server:
         with run(dial_to(worker, server.port)) as (transport, _):
             assert transport.peer == server.address

@@ -585,11 +585,11 @@ class Books(RuleBasedStateMachine):
         self.idle: list[Any] = []  # the longest idle first
 
     @initialize(
-        per_host=st.integers(1, 3),
-        total=st.integers(1, 4),
-        connecting=st.none() | st.integers(1, 2),
-        idle=st.sampled_from([0.0, 10.0]),
-        max_age=st.none() | st.just(25.0),
+        per_host=st.sampled_from([3, 2, 1]),
+        total=st.sampled_from([4, 3, 2, 1]),
+        connecting=st.sampled_from([None, 1, 2]),
+        idle=st.sampled_from([10.0, 10.0, 10.0, 0.0]),
+        max_age=st.sampled_from([None, 25.0]),
     )
     def begin(self, **limits: Any) -> None:
         self.limits = PoolLimits(**limits)
@@ -633,15 +633,19 @@ class Books(RuleBasedStateMachine):
 
     # -- what happens
 
-    @rule(target=tickets, origin=ORIGINS)
-    def arrive(self, origin: Origin) -> Any:
+    @rule(target=tickets, origins=st.lists(ORIGINS, min_size=1, max_size=4))
+    def arrive(self, origins: list[Origin]) -> Any:
+        tickets = [ticket for origin in origins if (ticket := self.one_comes(origin)) is not None]
+        return multiple(*tickets)
+
+    def one_comes(self, origin: Origin) -> Ticket | None:
         connection = self.ledger.take(origin)
         usable = [c for c in self.idle if c.origin == origin]
         if connection is not None:
             assert connection is usable[-1], "the last used one comes first"
             self.idle.remove(connection)
             self.in_use.append(connection)
-            return multiple()
+            return None
         assert not usable
         ticket, verdict = self.ledger.queue(origin)
         self.waiting.append(ticket)
@@ -661,12 +665,13 @@ class Books(RuleBasedStateMachine):
             assert self.ledger.withdraw(ticket) == Verdict()
 
     @precondition(lambda self: self.granted)
-    @rule(data=st.data(), watched=st.booleans())
-    def connected(self, data: st.DataObject, watched: bool) -> None:
-        ticket = self.one_of(data, self.granted)
-        connection: Any = FakeConnection(ticket.host.origin, watched=watched)
-        self.in_use.append(connection)
-        self.act(self.ledger.opened(connection))
+    @rule(watched=st.booleans(), count=st.integers(1, 4))
+    def connected(self, watched: bool, count: int) -> None:
+        for ticket in self.granted[:count]:
+            self.granted.remove(ticket)
+            connection: Any = FakeConnection(ticket.host.origin, watched=watched)
+            self.in_use.append(connection)
+            self.act(self.ledger.opened(connection))
 
     @precondition(lambda self: self.granted)
     @rule(data=st.data())
@@ -675,15 +680,16 @@ class Books(RuleBasedStateMachine):
         self.act(self.ledger.not_opened(ticket.host.origin))
 
     @precondition(lambda self: self.in_use)
-    @rule(data=st.data(), keep=st.sampled_from([True, True, True, False]))
-    def release(self, data: st.DataObject, keep: bool) -> None:
-        connection = self.one_of(data, self.in_use)
-        verdict = self.ledger.release(connection, keep=keep)
-        if any(ticket.connection is connection for ticket in verdict.woken):
-            self.in_use.append(connection)
-        elif connection.idle_since is not None:
-            self.idle.append(connection)
-        self.act(verdict)
+    @rule(data=st.data(), keep=st.sampled_from([True, True, True, False]), count=st.integers(1, 4))
+    def release(self, data: st.DataObject, keep: bool, count: int) -> None:
+        for _ in range(min(count, len(self.in_use))):
+            connection = self.one_of(data, self.in_use)
+            verdict = self.ledger.release(connection, keep=keep)
+            if any(ticket.connection is connection for ticket in verdict.woken):
+                self.in_use.append(connection)
+            elif connection.idle_since is not None:
+                self.idle.append(connection)
+            self.act(verdict)
 
     @precondition(lambda self: self.in_use or self.idle)
     @rule(data=st.data(), idle=st.booleans(), twice=st.booleans())

@@ -1,0 +1,285 @@
+"""The end of the program, and Ctrl-C: in processes of their own, with every warning an error."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from syncflow.testing import Peer, ScriptedServer, full_backlog, reply, reply_head
+
+from .conftest import Wire
+
+# How long a process may take to end; an interpreter with -X dev on a busy machine takes a second to start.
+BOUNDED = 60.0
+
+# What each program begins with: a session, and a way to know that a thread is blocked without waiting for some time.
+PRELUDE = """
+import signal, sys, threading, time
+import syncflow
+url, ca = sys.argv[1], sys.argv[2]
+session = syncflow.Session(pool=syncflow.PoolLimits(per_host=1), timeout=None)
+session.verify = ca or True
+
+def transports():
+    return [c.transport for c in list(session._adapter._pool._ledger.connections)]
+
+def reads():
+    return any(t._in_wait or t.arrived._waiters for t in transports())
+
+def writes():
+    return any(t.left._waiters for t in transports())
+
+def queues():
+    return any(host.waiting for host in list(session._adapter._pool._ledger._hosts.values()))
+
+def dials():
+    return any(dial.cond._waiters for dial in list(session._adapter._pool._dials))
+
+def until(blocked):
+    pause = threading.Event()
+    while not blocked():
+        pause.wait(0.002)
+
+def tell(blocked):
+    # In a thread of its own: the main thread is about to be blocked.
+    def watch():
+        until(blocked)
+        print("blocked", flush=True)
+    threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+def program(text: str, url: str, ca: str = "") -> list[str]:
+    return [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + text, url, ca]
+
+
+def serve(peer: Peer) -> None:
+    """Streams begin and do not end, uploads are not read, the rest is answered."""
+    while True:
+        request = peer.read_request(body=False)
+        if request.path == "/stream":
+            peer.send(reply_head(200, {"Content-Length": "10"}) + b"x")
+            peer.stall()
+        elif request.method == "PUT" or request.path == "/silence":
+            peer.stall()
+        else:
+            peer.send(reply(200, b"ok"))
+
+
+# ---------------------------------------------------------------------- the end
+
+PROGRAMS = {
+    "nothing begun": "",
+    "idle": "session.get(url)",
+    "stream": "response = session.get(url + '/stream', stream=True)",
+    "upload": "upload = session.upload('PUT', url); upload.write(b'x')",
+    "reader": """
+response = session.get(url + '/stream', stream=True)
+threading.Thread(target=lambda: response.content, daemon=True).start()
+until(reads)
+""",
+    "waiter": """
+threading.Thread(target=lambda: session.get(url + '/silence'), daemon=True).start()
+until(reads)
+""",
+    "writer": """
+upload = session.upload('PUT', url)
+threading.Thread(target=lambda: upload.write(bytes(24 << 20)), daemon=True).start()
+until(writes)
+""",
+    "all of them": """
+others = [syncflow.Session(timeout=None) for _ in range(2)]
+for other in others:
+    other.verify = session.verify
+response = session.get(url + '/stream', stream=True)
+upload = others[0].upload('PUT', url)
+threading.Thread(target=lambda: response.content, daemon=True).start()
+threading.Thread(target=lambda: upload.write(bytes(24 << 20)), daemon=True).start()
+threading.Thread(target=lambda: session.get(url), daemon=True).start()
+until(lambda: reads() and queues())
+""",
+    "closed": """
+response = session.get(url + '/stream', stream=True)
+response.close()
+session.close()
+""",
+}
+
+# What -W error makes of a warning in a finalizer: it cannot be raised, so it is shown.
+SHOWN = re.compile(
+    r"Exception ignored (in|while calling)[^\n]*\n(Traceback[^\n]*\n(  [^\n]*\n)*)?ResourceWarning: [^\n]* was dropped [^\n]*\n"
+)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_interpreter_ends_at_once(name: str, wire: Wire, ca_file: Path) -> None:
+    with ScriptedServer(serve, ssl_context=wire.server, receive_buffer=4096) as server:
+        ended = subprocess.run(
+            program(PROGRAMS[name], server.url, str(ca_file)), capture_output=True, text=True, timeout=BOUNDED
+        )
+        # Whatever was open, the kernel has closed.
+        server.release()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == ""
+    rest = SHOWN.sub("", ended.stderr)
+    assert rest == "", "something else than the warnings that something was left open"
+    if name in ("nothing begun", "closed"):
+        assert ended.stderr == ""
+
+
+# ---------------------------------------------------------------------- Ctrl-C
+
+WAITS = {
+    "head": ("reads", "session.get(url + '/silence')"),
+    "body": ("reads", "session.get(url + '/stream')"),
+    "stream": ("reads", "session.get(url + '/stream', stream=True).content"),
+    "write": ("writes", "session.upload('PUT', url).write(bytes(24 << 20))"),
+    "generator": ("writes", "session.put(url, data=(bytes(1 << 20) for _ in range(24)))"),
+    "bytes": ("writes", "session.put(url, data=bytes(24 << 20))"),
+    "pool": ("queues", "held = session.get(url + '/stream', stream=True); session.get(url)"),
+}
+
+INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+tell({blocked})
+try:
+    {statement}
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+pool = session._adapter._pool
+if {blocked!r} == "queues":
+    assert not queues()
+    held.close()
+until(lambda: pool._ledger.open == 0)
+assert not pool._ledger.connecting
+assert session.get(url).content == b"ok"
+session.close()
+"""
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_ctrl_c_ends_a_wait_in_the_main_thread(wait: str, wire: Wire, ca_file: Path) -> None:
+    """And the connection is not used again, and the session is as good as before."""
+    blocked, statement = WAITS[wait]
+    text = INTERRUPTED.format(blocked=blocked, statement=statement)
+    with ScriptedServer(serve, ssl_context=wire.server, receive_buffer=4096) as server:
+        _interrupt(program(text, server.url, str(ca_file)))
+        assert server.connections == 2
+        server.release()
+
+
+DIALING = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{prepare}
+tell(dials)
+try:
+    session.get(url)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+pool = session._adapter._pool
+until(lambda: pool._ledger.open == 0 and not pool._dials)
+session.close()
+{afterwards}
+"""
+
+STUCK = """
+import socket
+released = threading.Event()
+socket.getaddrinfo = lambda *args, **kwargs: released.wait(60) and []
+url = "http://name.example"
+"""
+
+
+@pytest.mark.parametrize("wait", ["connect", "handshake", "resolver"])
+def test_ctrl_c_ends_the_setting_up(wait: str) -> None:
+    if wait == "resolver":
+        _interrupt(program(DIALING.format(prepare=STUCK, afterwards="released.set()"), "-"))
+    elif wait == "handshake":
+        with ScriptedServer(lambda peer: peer.stall()) as server:
+            _interrupt(program(DIALING.format(prepare="", afterwards=""), f"https://127.0.0.1:{server.port}"))
+            server.release()
+    else:
+        with full_backlog() as hanging:
+            _interrupt(program(DIALING.format(prepare="", afterwards=""), hanging.url))
+
+
+def _interrupt(command: list[str]) -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told = process.stdout.readline()
+            if told != "blocked\n":
+                pytest.fail(f"{told!r}: {process.communicate(timeout=BOUNDED)[1]}")
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=BOUNDED)
+        finally:
+            process.kill()
+    assert output == "interrupted\n"
+    assert (process.returncode, errors) == (0, "")
+
+
+MANY = """
+import _thread
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.setswitchinterval(1e-5)
+session = syncflow.Session(timeout=syncflow.Timeouts(connect=20, read=20, write=20, pool=20))
+session.verify = ca or True
+stop = threading.Event()
+struck = answered = 0
+
+def interrupt():
+    import random
+    rng = random.Random(5)
+    pause = threading.Event()
+    while not stop.is_set():
+        pause.wait(rng.random() * 0.003)
+        if armed:
+            _thread.interrupt_main()
+
+armed = False
+thread = threading.Thread(target=interrupt)
+thread.start()
+try:
+    for round in range({rounds}):
+        try:
+            armed = True
+            for _ in range(20):
+                {statement}
+                answered += 1
+            armed = False
+        except KeyboardInterrupt:
+            armed = False
+            struck += 1
+finally:
+    armed = False
+    stop.set()
+    thread.join()
+assert struck and answered, (struck, answered)
+# Whatever it struck, nothing is lost: the places, the sockets, the worker.
+for _ in range(20):
+    assert session.get(url).content == b"ok"
+session.close()
+pool = session._adapter._pool
+until(lambda: pool._ledger.open == 0)
+print("whole", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["assert session.get(url).content == b'ok'", "session.get(url, stream=True).content"],
+    ids=["get", "stream"],
+)
+def test_ctrl_c_at_any_moment_leaves_the_session_whole(statement: str, wire: Wire, ca_file: Path) -> None:
+    """Hundreds of interrupts, wherever they strike."""
+    with ScriptedServer(serve, ssl_context=wire.server) as server:
+        command = program(MANY.format(statement=statement, rounds=300), server.url, str(ca_file))
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=BOUNDED)
+    assert (ended.returncode, ended.stdout) == (0, "whole\n"), ended.stderr
+
+
