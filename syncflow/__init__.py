@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from .api import delete, get, head, options, patch, post, put, request
-from .engine.exchange import Timings
+from .engine.timings import Timings
 from .exceptions import (
     BodyLengthError,
     Cancelled,

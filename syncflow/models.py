@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .bodies import Body
-from .engine.exchange import Exchange, Timings
+from .engine.exchange import Exchange
+from .engine.timings import Timings
 from .exceptions import Cancelled, HTTPError, JSONDecodeError, RequestException, StreamConsumedError
 from .http1 import Head
 from .structures import CaseInsensitiveDict
@@ -73,9 +74,7 @@ class Response:
         encoding: how `text` is decoded; from the charset of Content-Type, may be set.
     """
 
-    def __init__(
-        self, request: PreparedRequest, exchange: Exchange, head: Head, *, streamed: bool = True
-    ) -> None:
+    def __init__(self, request: PreparedRequest, exchange: Exchange, head: Head, *, streamed: bool = True) -> None:
         self.request = request
         self.url = request.url
         self.status_code = head.status

@@ -6,6 +6,7 @@ import contextlib
 import io
 import queue
 import random
+import re
 import socket
 import ssl
 import sys
@@ -99,9 +100,9 @@ class Call:
 
 def stalls_in_body(tls: ssl.SSLContext | None = None) -> ScriptedServer:
     def script(peer: Peer) -> None:
-        peer.read_request()
-        peer.send(reply_head(200, {"Content-Length": "1000"}) + b"abc")
-        peer.wait_closed()
+        for _ in peer.requests():  # none, if the client is called off before it has sent it
+            peer.send(reply_head(200, {"Content-Length": "1000"}) + b"abc")
+            peer.wait_closed()
 
     return ScriptedServer(script, ssl_context=tls)
 
@@ -323,7 +324,7 @@ def test_closing_the_session_wakes_everybody(
         for call in calls:
             error = call.error()
             assert type(error) is SessionClosed
-            assert f"127.0.0.1:{serving.port}: the session was closed during the request" in str(error)
+            assert re.match(rf"127\.0\.0\.1:{serving.port}: the session (was|is) closed", str(error))
             assert error.request is not None
         serving.release()
         serving.wait_until_idle()

@@ -18,7 +18,8 @@ from .transport import Transport
 from .worker import worker_failed
 
 if TYPE_CHECKING:
-    from .dialer import Origin, Setup
+    from .dialer import Origin
+    from .timings import Setup
 
 __all__ = ["Connection", "Home"]
 
@@ -215,7 +216,9 @@ class Connection:
         with self.transport.receiving:
             exchange, self._exchange = self._exchange, None
             if exchange is not None:
-                exchange.lost(ConnectionError(f"{exchange.where}: the connection was closed before its answer was complete"))
+                exchange.lost(
+                    ConnectionError(f"{exchange.where}: the connection was closed before its answer was complete")
+                )
                 self.transport.arrived.notify_all()
         self.transport.close()
 

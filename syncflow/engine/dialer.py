@@ -14,18 +14,18 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..exceptions import ConnectionError, ConnectTimeout, RequestException, SSLError
 from ..settings import Watermarks
 from .deadline import Deadline
 from .resolver import Address, Lookup, lookup
+from .timings import Setup
 from .tls import TLSTransport, wrap
 from .transport import Transport
 from .worker import READ, WRITE, Worker, worker_failed
 
-__all__ = ["NO_SETUP", "Dial", "Origin", "Setup", "interleave"]
+__all__ = ["Dial", "Origin", "interleave"]
 
 # RFC 8305, section 8: "Connection Attempt Delay", recommended.
 ATTEMPT_DELAY = 0.25
@@ -49,18 +49,6 @@ class Origin(NamedTuple):
         """ "host:port", for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """How long each step of setting up took, in seconds."""
-
-    dns: float = 0.0
-    connect: float = 0.0
-    tls: float = 0.0
-
-
-NO_SETUP = Setup()
 
 
 class Attempt:
@@ -307,7 +295,7 @@ class Dial:
 
     def _secure(self, attempt: Attempt) -> Transport:
         context = self.origin.context
-        # A server may have left already. Asked here, because an SSLSocket that finds it out is not closed (before 3.13).
+        # A server may have left already: asked here, because an SSLSocket that finds out is not closed (before 3.13).
         attempt.sock.getpeername()
         if context is None:
             return Transport(self.worker, attempt.sock, self.origin.where, self._watermarks)

@@ -13,7 +13,6 @@ by a limit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import (
@@ -26,14 +25,14 @@ from ..exceptions import (
 from ..http1 import END, Event, Head, Trailers
 from .buffers import IncomingBuffer
 from .deadline import Deadline
-from .dialer import NO_SETUP
 from .sending import Piece
 from .stall import Stall
+from .timings import NO_SETUP, Timings
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Exchange", "Outcome", "StaleConnection", "Timings"]
+__all__ = ["Exchange", "Outcome", "StaleConnection"]
 
 # What a reader on its own thread asks the kernel for at once: more than the watermark costs memory for every reader,
 # less costs system calls.
@@ -59,23 +58,6 @@ class Outcome:
     TO_SETTLE: Final = ANSWERED | ENDED | LOST
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where the time of a request went, in seconds.
-
-    `pool`, `dns`, `connect` and `tls` are durations (0.0 on a reused connection); `sent`, `first_byte` and `total`
-    are counted from the beginning of the request; None for what has not happened.
-    """
-
-    pool: float
-    dns: float
-    connect: float
-    tls: float
-    sent: float | None
-    first_byte: float | None
-    total: float | None
-
-
 class Exchange:
     """One request on one connection.
 
@@ -93,7 +75,7 @@ class Exchange:
         "_bytes_sent",
         "_connection",
         "_deadline",
-                "_ended_at",
+        "_ended_at",
         "_first_byte_at",
         "_first_use",
         "_has_body",

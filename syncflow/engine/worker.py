@@ -112,7 +112,7 @@ class Worker:
             if self._thread is None:
                 self._start()
             wake = self._asleep
-        # Only the worker says that it is awake: if an interrupt (Ctrl-C) comes here, the next command rings for this one.
+        # Only the worker says that it is awake: if an interrupt (Ctrl-C) comes here, the next command rings for it.
         if wake:
             self._ring()
 

@@ -12,7 +12,9 @@ PIECES = st.lists(st.tuples(st.binary(min_size=1, max_size=20), st.booleans()), 
 
 
 @given(PIECES, st.lists(st.integers(min_value=1, max_value=30), max_size=40))
-def test_outgoing_gives_every_byte_once_and_counts_the_body(pieces: list[tuple[bytes, bool]], counts: list[int]) -> None:
+def test_outgoing_gives_every_byte_once_and_counts_the_body(
+    pieces: list[tuple[bytes, bool]], counts: list[int]
+) -> None:
     buffer = OutgoingBuffer(1000, 100)
     for data, is_body in pieces:
         buffer.append(memoryview(data), len(data) if is_body else 0)
@@ -48,7 +50,9 @@ def test_a_partial_send_copies_nothing() -> None:
     assert len(rest) == 980
 
 
-@given(st.lists(st.binary(min_size=1, max_size=20), max_size=12), st.lists(st.integers(1, 30), max_size=60), st.booleans())
+@given(
+    st.lists(st.binary(min_size=1, max_size=20), max_size=12), st.lists(st.integers(1, 30), max_size=60), st.booleans()
+)
 def test_incoming_gives_every_byte_once(pieces: list[bytes], counts: list[int], rest_at_once: bool) -> None:
     buffer = IncomingBuffer(1000, 100)
     for piece in pieces:

@@ -20,7 +20,8 @@ from syncflow import ConnectionError as Failure
 from syncflow import ConnectTimeout, SSLError, Timeouts, TotalTimeout, Watermarks
 from syncflow.engine import dialer, resolver
 from syncflow.engine.deadline import Deadline
-from syncflow.engine.dialer import Attempt, Dial, Origin, Setup, interleave
+from syncflow.engine.dialer import Attempt, Dial, Origin, interleave
+from syncflow.engine.timings import Setup
 from syncflow.engine.resolver import Address
 from syncflow.engine.tls import client_context
 from syncflow.engine.transport import Transport

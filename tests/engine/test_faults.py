@@ -138,7 +138,9 @@ def answer(request: Request) -> Answer:
 # ---------------------------------------------------------------------- slow, but whole
 
 
-@pytest.mark.parametrize("faults", [{"one_byte": True}, {"hesitant": True}, {"one_byte": True, "hesitant": True}], ids=str)
+@pytest.mark.parametrize(
+    "faults", [{"one_byte": True}, {"hesitant": True}, {"one_byte": True, "hesitant": True}], ids=str
+)
 def test_whatever_the_kernel_takes_and_gives_at_once(
     session: Session, wire: Wire, install: Install, faults: dict[str, bool]
 ) -> None:

@@ -633,6 +633,7 @@ class Books(RuleBasedStateMachine):
 
     # -- what happens
 
+    @precondition(lambda self: len(self.waiting) < 5)
     @rule(target=tickets, origins=st.lists(ORIGINS, min_size=1, max_size=4))
     def arrive(self, origins: list[Origin]) -> Any:
         tickets = [ticket for origin in origins if (ticket := self.one_comes(origin)) is not None]
@@ -683,13 +684,26 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data(), keep=st.sampled_from([True, True, True, False]), count=st.integers(1, 4))
     def release(self, data: st.DataObject, keep: bool, count: int) -> None:
         for _ in range(min(count, len(self.in_use))):
-            connection = self.one_of(data, self.in_use)
-            verdict = self.ledger.release(connection, keep=keep)
-            if any(ticket.connection is connection for ticket in verdict.woken):
-                self.in_use.append(connection)
-            elif connection.idle_since is not None:
-                self.idle.append(connection)
-            self.act(verdict)
+            self.give_back(self.one_of(data, self.in_use), keep)
+
+    def give_back(self, connection: Any, keep: bool) -> None:
+        verdict = self.ledger.release(connection, keep=keep)
+        if any(ticket.connection is connection for ticket in verdict.woken):
+            self.in_use.append(connection)
+        elif connection.idle_since is not None:
+            self.idle.append(connection)
+        self.act(verdict)
+
+    @precondition(lambda self: self.granted or self.in_use)
+    @rule(seconds=st.sampled_from([0.0, 1.0]))
+    def calm(self, seconds: float) -> None:
+        """All get what they want and give it back: without that, in all the crowd nothing is ever idle."""
+        while self.granted or self.in_use:
+            if self.granted:
+                self.connected(watched=False, count=1)
+            else:
+                self.give_back(self.in_use.pop(0), keep=True)
+            self.clock.now += seconds
 
     @precondition(lambda self: self.in_use or self.idle)
     @rule(data=st.data(), idle=st.booleans(), twice=st.booleans())
