@@ -107,3 +107,28 @@ def test_what_is_cleared_is_gone() -> None:
     incoming.append(b"67")
     assert incoming.take(10) == b"67"
     assert incoming.size == 0
+
+
+# What happens to the incoming buffer, in any order: a piece comes, some bytes are taken, all of them are.
+STEPS = st.lists(st.binary(min_size=1, max_size=20) | st.integers(min_value=1, max_value=30) | st.none(), max_size=60)
+
+
+@given(STEPS)
+def test_incoming_keeps_its_order_while_pieces_come_and_go(steps: list[bytes | int | None]) -> None:
+    buffer = IncomingBuffer(1000, 100)
+    model = b""
+    for step in steps:
+        if isinstance(step, bytes):
+            buffer.append(step)
+            model += step
+        elif step is None:
+            assert b"".join(buffer.take_all()) == model
+            model = b""
+        elif model:
+            part = buffer.take(step)
+            assert 0 < len(part) <= step
+            assert model.startswith(part)
+            model = model[len(part) :]
+        assert buffer.size == len(model)
+        assert buffer.room == 1000 - len(model)
+        assert buffer.is_low == (len(model) <= 100)

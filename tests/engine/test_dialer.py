@@ -21,8 +21,8 @@ from syncflow import ConnectTimeout, SSLError, Timeouts, TotalTimeout, Watermark
 from syncflow.engine import dialer, resolver
 from syncflow.engine.deadline import Deadline
 from syncflow.engine.dialer import Attempt, Dial, Origin, interleave
-from syncflow.engine.timings import Setup
 from syncflow.engine.resolver import Address
+from syncflow.engine.timings import Setup
 from syncflow.engine.tls import client_context
 from syncflow.engine.transport import Transport
 from syncflow.engine.worker import WRITE, Worker

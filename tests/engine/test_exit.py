@@ -227,8 +227,7 @@ def _interrupt(command: list[str]) -> None:
 
 
 MANY = """
-import _thread
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import _thread, random
 sys.setswitchinterval(1e-5)
 session = syncflow.Session(timeout=syncflow.Timeouts(connect=20, read=20, write=20, pool=20))
 session.verify = ca or True
@@ -236,32 +235,33 @@ stop = threading.Event()
 struck = answered = 0
 
 def interrupt():
-    import random
-    rng = random.Random(5)
     pause = threading.Event()
     while not stop.is_set():
-        pause.wait(rng.random() * 0.003)
-        if armed:
-            _thread.interrupt_main()
+        pause.wait(random.random() * 0.003)
+        _thread.interrupt_main()
+
+def strike(number, frame):
+    # Once a round: what cleans up after the first Ctrl-C is not promised to survive a second.
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
 
 armed = False
+signal.signal(signal.SIGINT, strike)
 thread = threading.Thread(target=interrupt)
 thread.start()
-try:
-    for round in range({rounds}):
-        try:
-            armed = True
-            for _ in range(20):
-                {statement}
-                answered += 1
-            armed = False
-        except KeyboardInterrupt:
-            armed = False
-            struck += 1
-finally:
-    armed = False
-    stop.set()
-    thread.join()
+for _ in range({rounds}):
+    try:
+        armed = True
+        for _ in range(20):
+            {statement}
+            answered += 1
+        armed = False
+    except KeyboardInterrupt:
+        struck += 1
+stop.set()
+thread.join()
 assert struck and answered, (struck, answered)
 # Whatever it struck, nothing is lost: the places, the sockets, the worker.
 for _ in range(20):
