@@ -260,6 +260,21 @@ def test_wait_writable_waits_until_what_was_refused_has_room(
         assert upload.response.json()["bytes"] == upload.tell()
 
 
+def test_a_write_behind_a_try_write_that_filled_the_buffer(session: Session, tls: ssl.SSLContext | None) -> None:
+    """The framing of that one may stand a few bytes over the watermark: that is no room."""
+    marks = Watermarks(high=1000, low=100)
+    with never_answers(reads=False, receive_buffer=4096, ssl_context=tls) as server:
+        with Session(timeout=Timeouts(connect=10, write=0.05), watermarks=marks) as session:
+            for _ in range(10):
+                upload = session.upload("PUT", server.url, verify=False)
+                while upload.try_write(bytes(1000)):
+                    pass
+                with pytest.raises(WriteTimeout):
+                    upload.write(bytes(100_000))
+                assert upload.buffered <= 1000
+        server.release()
+
+
 def test_an_empty_buffer_is_writable(session: Session) -> None:
     with AppServer() as server, session.upload("PUT", server.url) as upload:
         assert upload.wait_writable()

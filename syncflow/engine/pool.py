@@ -64,8 +64,12 @@ class Pool:
             connection = self._take_or_wait(origin, deadline)
             if connection is None:
                 return self._open_connection(origin, deadline)
-            if connection.is_reusable() and not self._ledger.is_too_old(connection):
-                return connection
+            try:
+                if connection.is_reusable() and not self._ledger.is_too_old(connection):
+                    return connection
+            except BaseException:  # an interrupt: nobody would give it back
+                connection.close()
+                raise
             with self._lock:
                 may_open = self._ledger.trade(connection)
             connection.close()
@@ -74,26 +78,35 @@ class Pool:
 
     def _take_or_wait(self, origin: Origin, deadline: Deadline) -> Connection | None:
         """A connection, which may have died since; None for the permission to open one."""
-        with self._lock:
-            self._check_open(origin)
-            connection = self._ledger.take(origin)
-            if connection is not None:
+        connection: Connection | None = None
+        ticket: Ticket | None = None
+        try:
+            with self._lock:
+                self._check_open(origin)
+                connection = self._ledger.take(origin)
+                if connection is None:
+                    ticket, verdict = self._ledger.queue(origin)
+            if ticket is None:
                 return connection
-            ticket, verdict = self._ledger.queue(origin)
-        self._act(verdict)
-        if not ticket.served:
-            try:
+            self._act(verdict)
+            if not ticket.served:
                 self._wait(ticket, deadline)
-            except BaseException:
-                with self._lock:
-                    verdict = self._ledger.withdraw(ticket)
-                self._act(verdict)
-                if ticket.connection is not None:
-                    self.release(ticket.connection)  # granted in the last moment
-                raise
+        except BaseException:
+            self._give_up(connection, ticket)
+            raise
         if ticket.error is not None:
             raise ticket.error
         return ticket.connection
+
+    def _give_up(self, connection: Connection | None, ticket: Ticket | None) -> None:
+        """The caller got no further than this: what it had, or was granted in the last moment, goes to the next."""
+        if ticket is not None:
+            with self._lock:
+                verdict = self._ledger.withdraw(ticket)
+            self._act(verdict)
+            connection = ticket.connection
+        if connection is not None:
+            self.release(connection)
 
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
         """Woken by `_act` of whoever served the ticket, or of `close`; ends by the limits."""
@@ -119,26 +132,32 @@ class Pool:
 
     def _open_connection(self, origin: Origin, deadline: Deadline) -> Connection:
         """The caller was granted a place: set the connection up, or give the place back."""
-        dial = Dial(self.worker, origin, deadline, self.watermarks)
-        connection = None
+        dial: Dial | None = None
+        connection: Connection | None = None
+        opened = False
         try:
+            dial = Dial(self.worker, origin, deadline, self.watermarks)
             with self._lock:
                 self._check_open(origin)
                 self._dials.add(dial)
             transport, setup = dial.run()
             connection = Connection(self, origin, transport, setup, self.watermarks)
             connection.open()
-        finally:
             with self._lock:
                 self._dials.discard(dial)
-                if connection is None:
-                    verdict = self._ledger.not_opened(origin)
-                else:
-                    verdict = self._ledger.opened(connection)
+                verdict = self._ledger.opened(connection)
+                opened = True
             self._act(verdict)
-        if self._closed:
-            connection.close()
             self._check_open(origin)
+        except BaseException:
+            with self._lock:
+                if dial is not None:
+                    self._dials.discard(dial)
+                verdict = Verdict() if opened else self._ledger.not_opened(origin)
+            self._act(verdict)
+            if connection is not None:
+                connection.close()
+            raise
         return connection
 
     def _check_open(self, origin: Origin) -> None:
@@ -169,11 +188,16 @@ class Pool:
 
     def _act(self, verdict: Verdict) -> None:
         """Without the lock."""
-        for ticket in verdict.woken:
-            with ticket.cond:
-                ticket.cond.notify()
-        for connection in verdict.unwanted:
-            connection.close()
+        try:
+            for ticket in verdict.woken:
+                with ticket.cond:
+                    ticket.cond.notify()
+            for connection in verdict.unwanted:
+                connection.close()
+        except BaseException:
+            # An interrupt of this thread: others must not wait for ever for what they were granted already.
+            self.worker.submit(self._expiry, lambda: self._act(verdict))
+            raise
 
     def expire(self) -> float | None:
         """Worker only. Close what has been idle or alive for too long, watch what is idle; when to look again, None

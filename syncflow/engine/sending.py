@@ -267,7 +267,7 @@ class SendingSide(abc.ABC):
         `pieces`."""
         if not self._blocked and not self.outgoing.size:
             self._send_now(pieces)
-        while pieces and self.outgoing.room:
+        while pieces and self.outgoing.room > 0:  # `try_write` may have gone a few bytes of framing over it
             view, payload = pieces[0]
             part = view[: self.outgoing.room]
             handed = min(payload, len(part))

@@ -157,9 +157,13 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._ear, READ, None)
         self._asleep = False
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        thread.start()
-        self._thread = thread  # its first step takes _lock, so it finds itself here
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            # Out of threads, or an interrupt, after which it may run all the same: it finds that it was given up.
+            self._thread = None
+            raise
 
     # ---------------------------------------------------------------- worker only
 
@@ -200,6 +204,9 @@ class Worker:
         self._to_notify.append(condition)
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return
         try:
             while self._turn():
                 pass

@@ -75,7 +75,8 @@ def new_session(worker: Worker, ca_file: Path) -> Iterator[SessionMaker]:
     yield make
     for session in made:
         session.close()
-        eventually(lambda: counts(pool_of(session)) == (0, 0, 0, 0), message=f"{counts(pool_of(session))}")
+        pool = pool_of(session)
+        eventually(lambda pool=pool: counts(pool) == (0, 0, 0, 0), message=f"{counts(pool)}")  # type: ignore[misc]
 
 
 @pytest.fixture

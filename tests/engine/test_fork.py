@@ -102,8 +102,7 @@ def test_both_sides_go_on(session: Session, wire: Wire) -> None:
             with pytest.raises(ConnectionError, match="belongs to the parent"):
                 stream.content  # noqa: B018
             stream.close()
-            answers = [get(session, server.url).text for _ in range(2)]
-            return answers
+            return [get(session, server.url).text for _ in range(2)]
 
         join = forked(child)
         answers = join()
