@@ -282,6 +282,8 @@ session.close()
 
 def test_forks_while_others_are_at_work(new_session: SessionMaker, wire: Wire, frantic: None) -> None:
     """Whatever the other threads hold at that moment, no lock stays held for ever on either side."""
+    if wire.server is not None:
+        pytest.skip("OpenSSL has locks of its own, which a fork leaves held if another thread is inside")
     session = new_session()
     stop = threading.Event()
     visits = Visits()
