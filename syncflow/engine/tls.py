@@ -164,8 +164,8 @@ def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str) -> ssl.SSL
 
 
 def _after_fork_in_child() -> None:
-    """The thread that was making one did not come along. Nor did one that held a lock inside OpenSSL's context: the child
-    makes contexts of its own."""
+    """The thread that was making one did not come along, nor one that held a lock inside a context of OpenSSL's: the
+    child makes contexts of its own."""
     _context.cache_clear()
     if _making.locked():
         _making.release()
