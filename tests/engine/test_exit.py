@@ -167,7 +167,7 @@ session.close()
 
 
 # Over TLS both directions share a lock, and an interrupted writer has to take it again.
-SENDING = frozenset({"write", "bytes"})
+SENDING = frozenset({"write", "generator", "bytes"})
 
 
 @pytest.mark.parametrize("wait", WAITS)
