@@ -91,14 +91,18 @@ class HTTPAdapter:
             origin = origin_of(request.target, verify)
             while True:
                 connection = self._pool.connection(origin, deadline)
-                pooled = deadline.clock() - begun
-                if connection.uses == 0:
-                    setup = connection.setup
-                    pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
-                exchange = Exchange(connection, request.method, deadline, pooled)
-                exchange.persists = not asks_to_close(request)
-                if connection.begin(exchange):
-                    return exchange
+                try:
+                    pooled = deadline.clock() - begun
+                    if connection.uses == 0:
+                        setup = connection.setup
+                        pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
+                    exchange = Exchange(connection, request.method, deadline, pooled)
+                    exchange.persists = not asks_to_close(request)
+                    if connection.begin(exchange):
+                        return exchange
+                except BaseException:  # an interrupt: nobody would give it back
+                    connection.close()
+                    raise
         except RequestException as error:
             error.request = request
             raise

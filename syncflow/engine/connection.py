@@ -64,6 +64,7 @@ class Connection:
         # Guarded by the pool's lock.
         self.idle_since: float | None = None
         self.opened_at = 0.0
+        self.taken_by = 0  # the thread that the pool gave it to
 
     def open(self) -> None:
         """Once: from now on the worker watches it."""
@@ -78,6 +79,11 @@ class Connection:
     def is_reusable(self) -> bool:
         """Whoever the pool gave it to: still open, and nothing came that nobody had asked for."""
         return self.transport.is_quiet()
+
+    @property
+    def is_busy(self) -> bool:
+        """Any thread, no lock. Whether it carries an exchange."""
+        return self._exchange is not None
 
     def begin(self, exchange: Exchange) -> bool:
         """Whoever the pool gave it to. What comes from now on is the answer to `exchange`; False if it was closed."""

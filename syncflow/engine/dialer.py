@@ -12,13 +12,13 @@ import errno
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..exceptions import ConnectionError, ConnectTimeout, RequestException, SSLError
 from ..settings import Watermarks
 from .deadline import Deadline
+from .locks import Condition, new_lock
 from .resolver import Address, Lookup, lookup
 from .timings import Setup
 from .tls import TLSTransport, wrap
@@ -62,7 +62,7 @@ class Attempt:
         self._fd = sock.fileno()
         # The dialing thread's.
         self._was_watched = False
-        # Guarded by the dial's cond.
+        # Guarded by the dial's lock.
         self.ready = False
         self.failure: OSError | None = None  # the address's
         self.bug: BaseException | None = None  # the worker's
@@ -74,12 +74,12 @@ class Attempt:
     def on_ready(self, events: int) -> None:
         """Worker only. Once for each `wait`."""
         self._dial.worker.watch(self, 0)
-        with self._dial.cond:
+        with self._dial.lock:
             self.ready = True
             self._dial.cond.notify_all()
 
     def watch(self, events: int) -> None:
-        """Caller, with the dial's cond held. `ready` will be set when the socket is."""
+        """Caller, with the dial's lock held. `ready` will be set when the socket is."""
         self.ready = False
         self._was_watched = True
         worker = self._dial.worker
@@ -87,7 +87,7 @@ class Attempt:
 
     def hand_over(self) -> None:
         """Caller. The socket goes to a transport, which the worker will watch instead."""
-        with self._dial.cond:
+        with self._dial.lock:
             if self.bug is not None:
                 raise worker_failed(self._dial.origin.where, self.bug)
             self._handed_over = True
@@ -107,7 +107,7 @@ class Attempt:
         self.sock.close()
 
     def on_failure(self, error: BaseException) -> None:
-        with self._dial.cond:
+        with self._dial.lock:
             if self._handed_over:
                 return
             self.bug = error
@@ -135,13 +135,14 @@ class Dial:
         self._watermarks = watermarks
         limit = deadline.timeouts.connect
         self._until = None if limit is None else deadline.clock() + limit
-        # Guarded by cond.
-        self.cond = threading.Condition(threading.Lock())
+        # Guards what follows, and the state of every attempt; `cond` is the Condition on it.
+        self.lock = new_lock()
+        self.cond = Condition(self.lock)
         self._cancelled: RequestException | None = None
 
     def cancel(self, error: RequestException) -> None:
         """Any thread. End it now, with `error`."""
-        with self.cond:
+        with self.lock:
             self._cancelled = error
             self.cond.notify_all()
 
@@ -174,11 +175,11 @@ class Dial:
         return transport, Setup(resolved - begun, connected - resolved, secured - connected)
 
     def _wake(self) -> None:
-        with self.cond:
+        with self.lock:
             self.cond.notify_all()
 
     def _wait_until(self, arrived: Callable[[], bool], phase: str, moment: float | None = None) -> None:
-        """With cond held. Return when `arrived` or at `moment`; raise when called off or at a limit."""
+        """With the lock held. Return when `arrived` or at `moment`; raise when called off or at a limit."""
         clock = self._deadline.clock
         while True:
             if self._cancelled is not None:
@@ -211,7 +212,7 @@ class Dial:
         if not question.done:
             question.listen(self._wake)
             try:
-                with self.cond:
+                with self.lock:
                     self._wait_until(lambda: question.done, "dns")
             finally:
                 question.ignore(self._wake)
@@ -234,7 +235,7 @@ class Dial:
                 if waiting and (not racing or self._deadline.clock() >= next_start):
                     self._begin_attempt(waiting.pop(), racing, errors)
                     next_start = self._deadline.clock() + ATTEMPT_DELAY
-                with self.cond:
+                with self.lock:
                     if racing:
                         moment = next_start if waiting else None
                         self._wait_until(lambda: any(attempt.ready for attempt in racing), "connect", moment)
@@ -265,7 +266,7 @@ class Dial:
             # On loopback it is done by now, and the second call costs less than a wait. It tells a failure once.
             code = sock.connect_ex(where)
             code = 0 if code == errno.EISCONN else code
-        with self.cond:
+        with self.lock:
             if code in (errno.EINPROGRESS, errno.EALREADY):
                 attempt.watch(WRITE)
             else:
@@ -301,7 +302,7 @@ class Dial:
             return Transport(self.worker, attempt.sock, self.origin.where, self._watermarks)
         try:
             self.origin.host.encode("idna")  # here, because Python 3.11's wrap_socket loses the descriptor if it fails
-            attempt.sock = sock = wrap(context, attempt.sock, self.origin.host)
+            attempt.sock = sock = wrap(context, attempt.sock, self.origin.host, self.lock)
             self._shake_hands(attempt, sock)
         except (OSError, ValueError) as error:
             if isinstance(error, RequestException):
@@ -315,14 +316,14 @@ class Dial:
 
     def _shake_hands(self, attempt: Attempt, sock: ssl.SSLSocket) -> None:
         while True:
-            try:
-                sock.do_handshake()
-                return
-            except ssl.SSLWantReadError:
-                events = READ
-            except ssl.SSLWantWriteError:
-                events = WRITE
-            with self.cond:
+            with self.lock:
+                try:
+                    sock.do_handshake()
+                    return
+                except ssl.SSLWantReadError:
+                    events = READ
+                except ssl.SSLWantWriteError:
+                    events = WRITE
                 attempt.watch(events)
                 self._wait_until(lambda: attempt.ready, "tls")
             if attempt.bug is not None:

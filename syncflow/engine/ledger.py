@@ -2,21 +2,27 @@
 
 Decides, and acts upon nothing: what is to be woken, opened or closed is returned. Knows no lock: the pool holds its own
 around every call. Nothing takes longer with the number of connections or callers than their logarithm.
+
+An interrupt (Ctrl-C) may end any of these methods in the middle, at a call or at the end of a loop. So there are a few
+facts, each changed by a statement without a call, or by a single call; the rest is counted, and `recover` counts anew.
+The facts: which connections there are, since when each is idle and else who took it; who has a place and opens one; who
+waits, and what was granted.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from threading import get_ident
 from time import monotonic
 
 from ..exceptions import RequestException
 from ..settings import PoolLimits
 from .connection import Connection
 from .dialer import Origin
+from .locks import Condition, new_lock
 
 __all__ = ["Ledger", "Ticket", "Verdict"]
 
@@ -31,13 +37,16 @@ OUTDATED = 16
 class Ticket:
     """One caller in the queue, who waits on `cond` until `served`."""
 
-    __slots__ = ("cond", "connection", "error", "host", "number", "served")
+    __slots__ = ("caller", "cond", "connection", "error", "host", "lock", "number", "served")
 
     def __init__(self, host: Host, number: int) -> None:
         # Never changes.
-        self.host = host
         self.number = number
-        self.cond = threading.Condition(threading.Lock())
+        self.caller = get_ident()
+        self.lock = new_lock()
+        self.cond = Condition(self.lock)
+        # Guarded by the pool's lock.
+        self.host = host
         # Written once; `served` last.
         self.connection: Connection | None = None  # None when served: it may open one
         self.error: RequestException | None = None
@@ -78,6 +87,8 @@ class Ledger:
         self.open = 0  # in all, those being set up included
         self.connecting = 0  # those being set up
         self.connections: set[Connection] = set()
+        self._places: dict[tuple[int, Origin], int] = {}  # how many of those being set up are which thread's
+        self._tickets: dict[int, Ticket] = {}  # of those who wait, or do not know yet that they were served
         self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
         self._unwatched: OrderedDict[Connection, None] = OrderedDict()  # those of them that the worker does not watch
         self._numbers = itertools.count()
@@ -95,22 +106,26 @@ class Ledger:
         connection = host.idle.pop()
         del self._idle[connection]
         self._unwatched.pop(connection, None)
+        connection.taken_by = get_ident()
         connection.idle_since = None
         return connection
 
     def queue(self, origin: Origin) -> tuple[Ticket, Verdict]:
         """A ticket for one who found nothing idle. It may be served at once: then a connection may be opened."""
-        host = self._hosts.get(origin)
-        if host is None:
-            host = self._hosts[origin] = Host(origin)
+        host = self._host(origin)
         ticket = Ticket(host, next(self._numbers))
-        host.waiting[ticket.number] = ticket
+        self._tickets[ticket.number] = host.waiting[ticket.number] = ticket
         return ticket, self._serve(host)
+
+    def collect(self, ticket: Ticket) -> None:
+        """Its caller knows that it was served."""
+        self._tickets.pop(ticket.number, None)
 
     def withdraw(self, ticket: Ticket) -> Verdict:
         """Its caller has given up; a place it was granted in the last moment goes to the next. (A connection it was
         granted is in use, and the caller's to release.)"""
         host = ticket.host
+        self.collect(ticket)
         if not ticket.served:
             del host.waiting[ticket.number]
             verdict = self._serve(host)
@@ -125,13 +140,14 @@ class Ledger:
     def opened(self, connection: Connection) -> Verdict:
         """A place that was granted has become a connection, which is in use."""
         connection.opened_at = monotonic()
-        self.connecting -= 1
+        connection.taken_by = get_ident()
         self.connections.add(connection)
+        self._end_setting_up(connection.origin)
         return self._serve(self._hosts[connection.origin])
 
     def not_opened(self, origin: Origin) -> Verdict:
         """A place that was granted is given back."""
-        self.connecting -= 1
+        self._end_setting_up(origin)
         return self._free_place(self._hosts[origin])
 
     def release(self, connection: Connection, *, keep: bool = True) -> Verdict:
@@ -141,18 +157,16 @@ class Ledger:
         host = self._hosts[connection.origin]
         ticket = host.first()
         if ticket is not None:
-            del host.waiting[ticket.number]
+            connection.taken_by = ticket.caller
             ticket.connection = connection
             ticket.served = True
+            del host.waiting[ticket.number]
             self._enqueue(host)
             return Verdict(woken=[ticket])
         if not keep or self._limits.idle == 0 or self.is_too_old(connection):
             return Verdict(unwanted=[connection])  # `discard` gives its place away
         connection.idle_since = monotonic()
-        host.idle.append(connection)
-        self._idle[connection] = None
-        if not connection.transport.is_watched:
-            self._unwatched[connection] = None
+        self._put_idle(connection, host)
         return self._serve(host) if self._queue else Verdict()
 
     def discard(self, connection: Connection) -> Verdict:
@@ -169,8 +183,8 @@ class Ledger:
         limit = self._limits.connecting
         if connection not in self.connections or (limit is not None and self.connecting >= limit):
             return False
+        self._begin_setting_up(get_ident(), connection.origin)
         self.connections.discard(connection)
-        self.connecting += 1
         return True
 
     def is_too_old(self, connection: Connection) -> bool:
@@ -223,6 +237,40 @@ class Ledger:
 
     # ---------------------------------------------------------------- the end
 
+    def recover(self, thread: int) -> Verdict:
+        """An interrupt has struck `thread` in one of these methods, or before it could keep what one of them gave it.
+        What it was about to use or to open nobody has: it is given up."""
+        lost = [c for c in self.connections if c.idle_since is None and c.taken_by == thread and not c.is_busy]
+        self.connections.difference_update(lost)
+        self._places = {key: count for key, count in self._places.items() if key[0] != thread}
+        self._tickets = {number: ticket for number, ticket in self._tickets.items() if ticket.caller != thread}
+        self._count_anew()
+        verdict = Verdict(unwanted=lost, woken=[ticket for ticket in self._tickets.values() if ticket.served])
+        for host in list(self._hosts.values()):
+            granted = self._serve(host)
+            verdict.woken += granted.woken
+            verdict.unwanted += granted.unwanted
+        return verdict
+
+    def _count_anew(self) -> None:
+        self._hosts = {}
+        self._queue = []
+        self._idle.clear()
+        self._unwatched.clear()
+        for connection in self.connections:
+            self._host(connection.origin).open += 1
+        for connection in sorted(self.connections, key=lambda connection: connection.idle_since or 0.0):
+            if connection.idle_since is not None:
+                self._put_idle(connection, self._hosts[connection.origin])
+        for (_, origin), count in self._places.items():
+            self._host(origin).open += count
+        for number, ticket in sorted(self._tickets.items()):
+            ticket.host = self._host(ticket.host.origin)
+            if not ticket.served:
+                ticket.host.waiting[number] = ticket
+        self.connecting = sum(self._places.values())
+        self.open = len(self.connections) + self.connecting
+
     def turn_away(self) -> list[Ticket]:
         """All who wait, in their order; they wait no more."""
         tickets = sorted((t for host in self._hosts.values() for t in host.waiting.values()), key=lambda t: t.number)
@@ -262,7 +310,7 @@ class Ledger:
             del hungry.waiting[number]
             hungry.open += 1
             self.open += 1
-            self.connecting += 1
+            self._begin_setting_up(ticket.caller, origin)
             ticket.served = True
             verdict.woken.append(ticket)
             self._enqueue(hungry)
@@ -288,6 +336,33 @@ class Ledger:
         number, _ = heapq.heappop(self._queue)
         if host is not None and host.queued == number:
             host.queued = -1
+
+    def _begin_setting_up(self, thread: int, origin: Origin) -> None:
+        place = (thread, origin)
+        self._places[place] = self._places.get(place, 0) + 1
+        self.connecting += 1
+
+    def _end_setting_up(self, origin: Origin) -> None:
+        """By the thread that was granted the place."""
+        place = (get_ident(), origin)
+        count = self._places[place] - 1
+        if count:
+            self._places[place] = count
+        else:
+            del self._places[place]
+        self.connecting -= 1
+
+    def _host(self, origin: Origin) -> Host:
+        host = self._hosts.get(origin)
+        if host is None:
+            host = self._hosts[origin] = Host(origin)
+        return host
+
+    def _put_idle(self, connection: Connection, host: Host) -> None:
+        host.idle.append(connection)
+        self._idle[connection] = None
+        if not connection.transport.is_watched:
+            self._unwatched[connection] = None
 
     def _free_place(self, host: Host) -> Verdict:
         """A connection is gone, or was never set up."""

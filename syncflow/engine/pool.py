@@ -60,59 +60,64 @@ class Pool:
             SessionClosed: before or meanwhile.
             ConnectionError, SSLError, ConnectTimeout: a new one could not be set up.
         """
-        while True:
-            connection = self._take_or_wait(origin, deadline)
-            if connection is None:
-                return self._open_connection(origin, deadline)
-            try:
+        try:
+            while True:
+                connection = self._take_or_wait(origin, deadline)
+                if connection is None:
+                    return self._open_connection(origin, deadline)
                 if connection.is_reusable() and not self._ledger.is_too_old(connection):
                     return connection
-            except BaseException:  # an interrupt: nobody would give it back
+                with self._lock:
+                    may_open = self._ledger.trade(connection)
                 connection.close()
-                raise
-            with self._lock:
-                may_open = self._ledger.trade(connection)
-            connection.close()
-            if may_open:
-                return self._open_connection(origin, deadline)
+                if may_open:
+                    return self._open_connection(origin, deadline)
+        except RequestException:
+            raise
+        except BaseException:
+            self._recover()
+            raise
+
+    def _recover(self) -> None:
+        """The caller, struck by an interrupt somewhere: nobody would give back what it was about to have."""
+        with self._lock:
+            verdict = self._ledger.recover(threading.get_ident())
+        self._act(verdict)
 
     def _take_or_wait(self, origin: Origin, deadline: Deadline) -> Connection | None:
         """A connection, which may have died since; None for the permission to open one."""
-        connection: Connection | None = None
-        ticket: Ticket | None = None
-        try:
-            with self._lock:
-                self._check_open(origin)
-                connection = self._ledger.take(origin)
-                if connection is None:
-                    ticket, verdict = self._ledger.queue(origin)
-            if ticket is None:
+        with self._lock:
+            self._check_open(origin)
+            connection = self._ledger.take(origin)
+            if connection is not None:
                 return connection
-            self._act(verdict)
+            ticket, verdict = self._ledger.queue(origin)
+        self._act(verdict)
+        try:
             if not ticket.served:
                 self._wait(ticket, deadline)
-        except BaseException:
-            self._give_up(connection, ticket)
+        except RequestException:
+            self._withdraw(ticket)
             raise
+        with self._lock:
+            self._ledger.collect(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.connection
 
-    def _give_up(self, connection: Connection | None, ticket: Ticket | None) -> None:
-        """The caller got no further than this: what it had, or was granted in the last moment, goes to the next."""
-        if ticket is not None:
-            with self._lock:
-                verdict = self._ledger.withdraw(ticket)
-            self._act(verdict)
-            connection = ticket.connection
-        if connection is not None:
-            self.release(connection)
+    def _withdraw(self, ticket: Ticket) -> None:
+        """The caller waits no longer: what it was granted in the last moment goes to the next."""
+        with self._lock:
+            verdict = self._ledger.withdraw(ticket)
+        self._act(verdict)
+        if ticket.connection is not None:
+            self.release(ticket.connection)
 
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
         """Woken by `_act` of whoever served the ticket, or of `close`; ends by the limits."""
         limit = deadline.timeouts.pool
         until = None if limit is None else deadline.clock() + limit
-        with ticket.cond:
+        with ticket.lock:
             while not ticket.served:
                 left = deadline.wait_time(until)
                 if left == 0.0:
@@ -132,33 +137,35 @@ class Pool:
 
     def _open_connection(self, origin: Origin, deadline: Deadline) -> Connection:
         """The caller was granted a place: set the connection up, or give the place back."""
-        dial: Dial | None = None
-        connection: Connection | None = None
-        opened = False
+        dial = Dial(self.worker, origin, deadline, self.watermarks)
         try:
-            dial = Dial(self.worker, origin, deadline, self.watermarks)
             with self._lock:
                 self._check_open(origin)
                 self._dials.add(dial)
             transport, setup = dial.run()
-            connection = Connection(self, origin, transport, setup, self.watermarks)
+        except BaseException as error:
+            self._dials.discard(dial)
+            if isinstance(error, RequestException):
+                self._give_place_back(origin)
+            raise
+        connection = Connection(self, origin, transport, setup, self.watermarks)
+        try:
             connection.open()
             with self._lock:
                 self._dials.discard(dial)
                 verdict = self._ledger.opened(connection)
-                opened = True
             self._act(verdict)
             self._check_open(origin)
         except BaseException:
-            with self._lock:
-                if dial is not None:
-                    self._dials.discard(dial)
-                verdict = Verdict() if opened else self._ledger.not_opened(origin)
-            self._act(verdict)
-            if connection is not None:
-                connection.close()
+            self._dials.discard(dial)
+            connection.close()
             raise
         return connection
+
+    def _give_place_back(self, origin: Origin) -> None:
+        with self._lock:
+            verdict = self._ledger.not_opened(origin)
+        self._act(verdict)
 
     def _check_open(self, origin: Origin) -> None:
         if self._closed:
@@ -170,27 +177,35 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Any thread. It is free for another exchange: the next in the queue gets it, or it waits for one."""
-        with self._lock:
-            verdict = self._ledger.release(connection, keep=not self._closed)
-            due = self._ledger.due(connection)
-            timer_is_late = due is not None and (self._timer_at is None or due < self._timer_at)
+        try:
+            with self._lock:
+                verdict = self._ledger.release(connection, keep=not self._closed)
+                due = self._ledger.due(connection)
+                timer_is_late = due is not None and (self._timer_at is None or due < self._timer_at)
+                if timer_is_late:
+                    self._timer_at = due
+            self._act(verdict)
             if timer_is_late:
-                self._timer_at = due
-        self._act(verdict)
-        if timer_is_late:
-            self.worker.submit(self._expiry, self._expiry.schedule)
+                self.worker.submit(self._expiry, self._expiry.schedule)
+        except BaseException:
+            self._recover()
+            raise
 
     def discard(self, connection: Connection) -> None:
         """Any thread. It is closed, or about to be; nothing happens the second time."""
-        with self._lock:
-            verdict = self._ledger.discard(connection)
-        self._act(verdict)
+        try:
+            with self._lock:
+                verdict = self._ledger.discard(connection)
+            self._act(verdict)
+        except BaseException:
+            self._recover()
+            raise
 
     def _act(self, verdict: Verdict) -> None:
         """Without the lock."""
         try:
             for ticket in verdict.woken:
-                with ticket.cond:
+                with ticket.lock:
                     ticket.cond.notify()
             for connection in verdict.unwanted:
                 connection.close()

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable
 from time import monotonic
 
@@ -23,6 +22,7 @@ from ..settings import Watermarks
 from .buffers import OutgoingBuffer
 from .deadline import Deadline
 from .kernel import unacknowledged
+from .locks import Condition, OwnedLock
 from .stall import Stall
 
 __all__ = ["FRAMING_SLACK", "Piece", "SendingSide"]
@@ -55,14 +55,14 @@ class SendingSide(abc.ABC):
         lock: of this direction.
     """
 
-    def __init__(self, sock: socket.socket, where: str, watermarks: Watermarks, lock: threading.Lock) -> None:
+    def __init__(self, sock: socket.socket, where: str, watermarks: Watermarks, lock: OwnedLock) -> None:
         # Never changes.
         self.where = where
         self._sock = sock
         self._fd = sock.fileno()
         # Guards all that follows; `left` is the Condition on it.
         self.sending = lock
-        self.left = threading.Condition(lock)
+        self.left = Condition(lock)
         self._writers = 0  # how many wait on `left`
         self.outgoing = OutgoingBuffer(watermarks.high, watermarks.low)
         self._blocked = False  # the kernel took no more; the worker watches for room

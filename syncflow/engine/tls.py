@@ -5,16 +5,19 @@ Knows the `ssl` module and what OpenSSL asks of a non-blocking caller. Knows not
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # see below, at the fork
 import functools
 import os
 import socket
 import ssl
 import threading
+import weakref
 from time import monotonic
 
 import certifi
 
 from ..settings import Watermarks
+from .locks import OwnedLock
 from .sending import Piece
 from .transport import Transport
 from .worker import Worker
@@ -71,8 +74,9 @@ class TLSTransport(Transport):
 
     def __init__(self, worker: Worker, sock: ssl.SSLSocket, where: str, watermarks: Watermarks) -> None:
         super().__init__(worker, sock, where, watermarks)
+        _guard(self.receiving)
 
-    def _sending_lock(self) -> threading.Lock:
+    def _sending_lock(self) -> OwnedLock:
         return self.receiving
 
     def _send_some(self, pieces: list[memoryview]) -> int:
@@ -155,21 +159,61 @@ class TLSTransport(Transport):
                 return False
 
 
-def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str) -> ssl.SSLSocket:
-    """A TLS socket over `sock` that has not shaken hands yet. The end of the stream without TLS's own word for it is
-    an error, not an end: an attacker can cut a connection (RFC 8446, section 6.1)."""
+def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str, lock: OwnedLock) -> ssl.SSLSocket:
+    """A TLS socket over `sock` that has not shaken hands yet, which is to be done with `lock` held. The end of the
+    stream without TLS's own word for it is an error, not an end: an attacker can cut a connection (RFC 8446,
+    section 6.1)."""
+    _guard(lock)
     return context.wrap_socket(
         sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
 
 
+# OpenSSL has locks of its own, some for the whole process. A child that is forked while another thread is inside has
+# them held for ever: so a fork waits until none of ours is, which takes as long as one call of OpenSSL's. Nor may a
+# thread be in the middle of an import, whose locks Python does not renew in a child either: `ssl` needs the codec
+# imported above.
+
+# Guards `_entrances`; taken after `_making`, before any of those, and those before any worker's.
+_registering = threading.Lock()
+# The locks that are held in every call: one for each connection, and one for each dial.
+_entrances: weakref.WeakSet[OwnedLock] = weakref.WeakSet()
+# Those that this fork has taken.
+_held: list[OwnedLock] = []
+
+
+def _guard(lock: OwnedLock) -> None:
+    """Any thread, holding neither `lock` nor another of its kind. From now on a fork takes it first."""
+    with _registering:
+        _entrances.add(lock)
+
+
+def _before_fork() -> None:
+    _making.acquire()
+    _registering.acquire()
+    for lock in _entrances:
+        lock.acquire()
+        _held.append(lock)
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _held:
+        lock.release()
+    _end_fork()
+
+
 def _after_fork_in_child() -> None:
-    """The thread that was making one did not come along, nor one that held a lock inside a context of OpenSSL's: the
-    child makes contexts of its own."""
-    _context.cache_clear()
-    if _making.locked():
-        _making.release()
+    for lock in _held:
+        lock._at_fork_reinit()  # not released: those of a connection are new already
+    _end_fork()
+
+
+def _end_fork() -> None:
+    _held.clear()
+    _registering.release()
+    _making.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    # Handlers before a fork run last one first: these before the worker's, whose module is imported above.
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -15,13 +15,13 @@ import contextlib
 import math
 import select
 import socket
-import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
 from ..settings import Watermarks
 from .kernel import received
+from .locks import Condition, OwnedLock, new_lock, ownership
 from .sending import SendingSide
 from .worker import READ, WRITE, Worker
 
@@ -57,9 +57,10 @@ class Transport(SendingSide):
     def __init__(self, worker: Worker, sock: socket.socket, where: str, watermarks: Watermarks) -> None:
         # The receiving direction's lock, and the Condition on it. It guards all that follows, and the owner's parser
         # and incoming buffer. (The lock itself, because entering a Condition costs two calls.)
-        self.receiving = threading.Lock()
-        self.arrived = threading.Condition(self.receiving)
+        self.receiving = new_lock()
+        self.arrived = Condition(self.receiving)
         self._reading = False  # whether the worker is to watch for bytes; if not, its caller does
+        self._close_asked = False  # `close` has done all that it does
         self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
         self.last_received = 0.0  # when the peer last sent any
         self._taken = 0  # bytes received so far
@@ -73,8 +74,8 @@ class Transport(SendingSide):
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
 
-    def _sending_lock(self) -> threading.Lock:
-        return threading.Lock()
+    def _sending_lock(self) -> OwnedLock:
+        return new_lock()
 
     def attach(self, owner: Owner) -> None:
         """Once, before the transport is shared. It is in its caller's hands."""
@@ -101,13 +102,14 @@ class Transport(SendingSide):
     def wait_here(self, timeout: float | None) -> None:
         """Caller, with `receiving` held and the worker not watching. Wait for bytes, the end, `close`, or `timeout`
         seconds; the lock is released meanwhile."""
+        mine = ownership()
         self._in_wait = True
         try:
             # In here, because an interrupt (Ctrl-C) that was waiting strikes as soon as this call returns.
             self.receiving.release()
             self._poll.poll(None if timeout is None else math.ceil(min(timeout, LONGEST_POLL) * 1000))
         finally:
-            self.receiving.acquire()
+            self.receiving._acquire_restore(mine)  # `acquire` could be interrupted, and come back without the lock
             self._in_wait = False
             if self.closed:
                 self._ask_worker(self._close)
@@ -174,12 +176,13 @@ class Transport(SendingSide):
     def close(self) -> None:
         """Any thread. The end: nothing is sent or received any more. The worker closes the socket, if it knows it."""
         with self.receiving:
-            if self.closed:
+            if self._close_asked:  # not `closed`: an interrupt may have struck behind it, and this is the second call
                 return
             self.closed = True
             self._wake_receiver()
         self.stop_message()
         self._ask_to_close()
+        self._close_asked = True
 
     def _wake_receiver(self) -> None:
         """With `receiving` held. A caller in `wait_here` sees the end of the connection."""
@@ -203,10 +206,7 @@ class Transport(SendingSide):
 
     def _close_socket(self) -> None:
         """With nobody watching. A caller inside a system call, without a lock, comes back to `_close` afterwards."""
-        with contextlib.ExitStack() as locks:
-            locks.enter_context(self.receiving)
-            if self.sending is not self.receiving:
-                locks.enter_context(self.sending)
+        with self.receiving, self.sending:  # which may be one lock: its owner may take it twice
             self.closed = True
             self._may_send = False
             self._wake_receiver()
@@ -221,12 +221,8 @@ class Transport(SendingSide):
 
     def on_fork(self) -> None:
         """In a forked child. Close our copy without a word; the locks may be held by threads that do not exist."""
-        for lock in (self.receiving, self.sending):
-            if lock.locked():
-                lock.release()
-        # In place: others hold these objects.
-        self.arrived.__init__(self.receiving)  # type: ignore[misc]
-        self.left.__init__(self.sending)  # type: ignore[misc]
+        self.arrived.forget()
+        self.left.forget()
         self.closed = True
         self._may_send = False
         self._in_file_call = self._in_wait = False

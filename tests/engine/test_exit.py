@@ -166,15 +166,9 @@ session.close()
 """
 
 
-# Over TLS both directions share a lock, and an interrupted writer has to take it again.
-SENDING = frozenset({"write", "generator", "bytes"})
-
-
 @pytest.mark.parametrize("wait", WAITS)
 def test_ctrl_c_ends_a_wait_in_the_main_thread(wait: str, wire: Wire, ca_file: Path) -> None:
     """And the connection is not used again, and the session is as good as before."""
-    if wait in SENDING and wire.server is not None:
-        pytest.skip("hung once, on a loaded machine with Python 3.12, for a reason not found yet")
     blocked, statement = WAITS[wait]
     text = INTERRUPTED.format(blocked=blocked, statement=statement)
     with ScriptedServer(serve, ssl_context=wire.server, receive_buffer=4096) as server:

@@ -5,6 +5,7 @@ The last part lets hypothesis play a pool against the ledger and compares its bo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,8 @@ from syncflow.engine import ledger as module
 from syncflow.engine.dialer import Origin
 from syncflow.engine.ledger import WATCH_AFTER, Ledger, Ticket, Verdict
 
+from .rig import Call
+
 A, B, C = (Origin("http", name, 80) for name in "abc")
 
 
@@ -49,6 +52,8 @@ class FakeConnection:
         self.origin = origin
         self.idle_since: float | None = None
         self.opened_at = 0.0
+        self.taken_by = 0
+        self.is_busy = False
         self.transport = SimpleNamespace(is_watched=watched)
 
     def __repr__(self) -> str:
@@ -72,6 +77,7 @@ def opened(ledger: Ledger, origin: Origin, *, watched: bool = False) -> Any:
     assert verdict.woken == [ticket]
     assert ticket.served
     assert ticket.connection is None
+    ledger.collect(ticket)
     connection: Any = FakeConnection(origin, watched=watched)
     ledger.opened(connection)
     return connection
@@ -565,6 +571,73 @@ def test_the_queue_keeps_all_who_wait_when_it_is_cleaned() -> None:
         assert ledger.discard(connection).woken == [ticket]
         connection = FakeConnection(ticket.host.origin)
         ledger.opened(connection)
+
+
+# ---------------------------------------------------------------------- an interrupt
+
+
+def by_another_thread(function: Callable[[], Any]) -> Any:
+    return Call(function).result()
+
+
+def scramble(ledger: Ledger) -> None:
+    """What an interrupt may leave behind: everything that is counted is wrong."""
+    ledger.open = ledger.connecting = 77
+    ledger._hosts.clear()
+    ledger._queue.clear()
+    ledger._idle.clear()
+    ledger._unwatched.clear()
+
+
+def test_what_the_interrupted_thread_was_about_to_use_is_given_up() -> None:
+    ledger = ledger_of()
+    mine, busy, at_rest = opened(ledger, A), opened(ledger, A), idle(ledger, B)
+    busy.is_busy = True
+    others = by_another_thread(lambda: opened(ledger, A))
+    scramble(ledger)
+    verdict = ledger.recover(threading.get_ident())
+    assert verdict.unwanted == [mine]
+    assert ledger.connections == {busy, at_rest, others}
+    assert (ledger.open, ledger.connecting) == (3, 0)
+    assert ledger.take(B) is at_rest
+    assert ledger.take(A) is None
+
+
+def test_its_place_goes_to_the_next_and_that_of_another_stays() -> None:
+    ledger = ledger_of(per_host=2)
+    ledger.queue(A)
+    by_another_thread(lambda: ledger.queue(A))
+    late = by_another_thread(lambda: waiter(ledger, A))
+    scramble(ledger)
+    verdict = ledger.recover(threading.get_ident())
+    assert late in verdict.woken
+    assert late.served
+    assert (ledger.open, ledger.connecting) == (2, 2)
+
+
+def test_its_ticket_is_dropped_and_the_others_keep_their_order() -> None:
+    ledger = ledger_of(per_host=1)
+    connection = by_another_thread(lambda: opened(ledger, A))
+    first = by_another_thread(lambda: waiter(ledger, A))
+    mine = waiter(ledger, A)
+    second = by_another_thread(lambda: waiter(ledger, A))
+    scramble(ledger)
+    assert ledger.recover(threading.get_ident()) == Verdict()
+    assert ledger.release(connection).woken == [first]
+    assert ledger.release(connection).woken == [second]
+    assert not mine.served
+
+
+def test_who_was_served_and_not_told_yet_is_told() -> None:
+    """The interrupt came before the one who served him could."""
+    ledger = ledger_of(per_host=1)
+    connection = opened(ledger, A)
+    ticket = by_another_thread(lambda: waiter(ledger, A))
+    ledger.release(connection)
+    assert ledger.recover(threading.get_ident()).woken == [ticket]
+    ledger.collect(ticket)
+    assert ledger.recover(threading.get_ident()) == Verdict()
+    assert ledger.connections == {connection}
 
 
 # ---------------------------------------------------------------------- all of it, in any order

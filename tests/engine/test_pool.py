@@ -326,7 +326,9 @@ def test_what_came_too_late_goes_to_the_next(
         granted_too_late(pool, monkeypatch, grant, error)
         first, second = queue_up(pool, server), Call(take, pool, server)
         assert first[0].error() is error
-        assert (second.result() is connection) == (what == "connection")
+        # After an interrupt it is not known how far the first had come: its connection is closed, its place goes on.
+        handed_on = what == "connection" and isinstance(error, PoolTimeout)
+        assert (second.result() is connection) == handed_on
         assert books(pool) == (1, 0, 0, 0)
 
 

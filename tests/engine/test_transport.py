@@ -715,7 +715,7 @@ def test_an_interrupt_as_soon_as_the_lock_is_free_leaves_it_held(link: Link, mon
     class Interrupting:
         """As the lock, but for the interrupt."""
 
-        acquire = lock.acquire
+        _acquire_restore = lock._acquire_restore
 
         def release(self) -> None:
             lock.release()
@@ -725,7 +725,7 @@ def test_an_interrupt_as_soon_as_the_lock_is_free_leaves_it_held(link: Link, mon
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(transport, "receiving", Interrupting())
             transport.wait_here(None)
-        assert lock.locked()
+        assert lock._is_owned()
         assert not transport._in_wait
 
 

@@ -1,0 +1,71 @@
+"""Locks and waits that an interrupt cannot leave in doubt.
+
+A signal's handler (Ctrl-C) runs on the main thread between two byte codes and in an `acquire()` that blocks, and may
+raise there. A `threading.Condition` on a plain Lock can then come back from `wait` without the lock, and the `with`
+around it releases what another thread holds: two threads are where one may be. An RLock knows its owner, and a
+Condition on it takes it back in C, where no handler runs. What is left is the moment between the release and the `try`.
+
+Plain Locks are right wherever they are only ever used by `with`, which is safe by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol, cast
+
+__all__ = ["Condition", "OwnedLock", "new_lock", "ownership"]
+
+
+class OwnedLock(Protocol):
+    """An RLock, with the methods that `threading.Condition` uses of it."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def _is_owned(self) -> bool: ...
+
+    def _at_fork_reinit(self) -> None: ...
+
+    def _acquire_restore(self, ownership: tuple[int, int]) -> None:
+        """Take it back, whatever signals come; written in C."""
+
+
+def new_lock() -> OwnedLock:
+    """For a Condition, and for what releases a lock in the middle of a `with`."""
+    return cast(OwnedLock, threading.RLock())
+
+
+def ownership() -> tuple[int, int]:
+    """What `_acquire_restore` needs to know: held once, by this thread."""
+    return (1, threading.get_ident())
+
+
+class Condition(threading.Condition):
+    """As the standard one, and whoever leaves `wait`, by an interrupt too, holds the lock.
+
+    Take the lock itself: `with condition` enters a method written in Python, and an interrupt in there keeps the lock
+    for ever.
+    """
+
+    def __init__(self, lock: OwnedLock) -> None:
+        super().__init__(cast(Any, lock))
+        # Never changes.
+        self._owned = lock
+
+    def forget(self) -> None:
+        """In a forked child: nobody holds the lock, nobody waits. In place, because others know these objects."""
+        self._at_fork_reinit()  # type: ignore[attr-defined]  # as `threading` does with its own
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """With the lock held, once. See `threading.Condition.wait`."""
+        try:
+            return super().wait(timeout)
+        except BaseException:
+            if not self._owned._is_owned():
+                self._owned._acquire_restore(ownership())
+            raise
