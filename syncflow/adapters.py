@@ -71,7 +71,7 @@ class HTTPAdapter:
         exchange = self.exchange(request, deadline, verify)
         try:
             send_request(exchange, request, head)
-            answer = exchange.wait_answered(whole=not stream)
+            response = Response(request, exchange, exchange.wait_answered(whole=not stream))
         except BaseException as error:
             exchange.abandon(error)
             if isinstance(error, RequestException):
@@ -79,7 +79,6 @@ class HTTPAdapter:
                 if error.request is request and exchange.head is not None and error.response is None:
                     error.response = Response(request, exchange, exchange.head)
             raise
-        response = Response(request, exchange, answer)
         if not stream:
             response.fetch()
         return response

@@ -25,6 +25,9 @@ from .worker import Worker
 __all__ = ["TLSTransport", "client_context"]
 
 
+# The most that one record holds, in bytes (RFC 8446, section 5.1).
+RECORD = 16384
+
 # Guards `_context`: two threads that ask for the same context must get the same object, because connections are shared
 # only among those who do. (A cache alone lets both make one.)
 _making = threading.Lock()
@@ -133,7 +136,8 @@ class TLSTransport(Transport):
 
     def receive(self, most: int) -> bytes | None:
         try:
-            data = self._sock.read(most)
+            # OpenSSL gives a record at a time; asking for more than one only makes Python allocate more.
+            data = self._sock.read(min(most, RECORD))
         except ssl.SSLWantReadError:
             return None
         except ssl.SSLWantWriteError:
