@@ -44,9 +44,10 @@ from .exceptions import (
     URLRequired,
     WriteTimeout,
 )
-from .models import PreparedRequest, Response
-from .sessions import Session
+from .models import PreparedRequest, Request, Response
+from .sessions import Session, session
 from .settings import PoolLimits, Timeouts, Watermarks
+from .status_codes import codes
 from .structures import CaseInsensitiveDict
 from .uploads import Upload
 from .version import __version__
@@ -76,6 +77,7 @@ __all__ = [
     "ProtocolError",
     "ProxyError",
     "ReadTimeout",
+    "Request",
     "RequestException",
     "Response",
     "RetryError",
@@ -94,6 +96,7 @@ __all__ = [
     "Watermarks",
     "WriteTimeout",
     "__version__",
+    "codes",
     "delete",
     "get",
     "head",
@@ -102,4 +105,5 @@ __all__ = [
     "post",
     "put",
     "request",
+    "session",
 ]

@@ -1,398 +1,389 @@
-"""A request that is ready to be sent, and the response to one.
+"""What is sent: a `Request` as the program says it, a `PreparedRequest` as it will go out.
 
-Knows what users read: headers, text, lines, JSON. Most of it is made when it is asked for. Knows nothing of
-connections: a response reads from its exchange.
+Knows how URL, headers, cookies, authentication and body become a request. Knows nothing of how it is sent, nor of what
+comes back; `Response`, which `requests` has here, lives in `responses`.
 """
 
 from __future__ import annotations
 
-import codecs
-import datetime
-import io
-import json
-import warnings
-import weakref
-from collections.abc import Iterator
-from typing import Any
+import copy
+import json as jsonlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
-from .bodies import Body
-from .engine.exchange import Exchange
-from .engine.timings import Timings
-from .exceptions import Cancelled, HTTPError, JSONDecodeError, RequestException, StreamConsumedError
-from .http1 import Head
+from .auth import HTTPBasicAuth
+from .bodies import Body, body_of, multipart_of
+from .curl import curl_command
+from .exceptions import BodyLengthError, InvalidHeader, InvalidJSONError, MissingSchema
+from .hooks import default_hooks
+from .merging import HeaderTypes, merge_headers
+from .responses import REDIRECT_STATI, Response
 from .structures import CaseInsensitiveDict
-from .urls import Target
+from .urls import ParamTypes, Target, add_params, encode_pairs, has_other_scheme, parse_url
 
-__all__ = ["PreparedRequest", "Response"]
+if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
 
-ITER_CHUNK_SIZE = 512
-READ_SIZE = 65536
+__all__ = ["REDIRECT_STATI", "PreparedRequest", "Request", "Response"]
+
+# A request of these without a body says nothing of a length (RFC 9110, section 8.6).
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
-class PreparedRequest:
-    """What will be sent, in full.
+class _Hooked:
+    """What can have hooks."""
+
+    hooks: dict[str, list[Callable[..., Any]]]
+
+    def register_hook(self, event: str, hook: Callable[..., Any] | Iterable[Callable[..., Any]]) -> None:
+        """Add a hook, or several. Raises ValueError for an event that does not exist."""
+        if event not in self.hooks:
+            raise ValueError(f"there is no hook {event!r}, only {', '.join(map(repr, self.hooks))}")
+        if callable(hook):
+            self.hooks[event].append(hook)
+        else:
+            self.hooks[event].extend(hook)
+
+    def deregister_hook(self, event: str, hook: Callable[..., Any]) -> bool:
+        """Take a hook out; whether it was there."""
+        try:
+            self.hooks[event].remove(hook)
+        except ValueError:
+            return False
+        return True
+
+
+class Request(_Hooked):
+    """A request as a program says it; `prepare()`, or `Session.prepare_request`, makes one that can be sent.
+
+    Args: as those of `Session.request`.
+    """
+
+    def __init__(
+        self,
+        method: str | None = None,
+        url: Any = None,
+        headers: HeaderTypes = None,
+        files: Any = None,
+        data: Any = None,
+        params: ParamTypes = None,
+        auth: Any = None,
+        cookies: Any = None,
+        hooks: Any = None,
+        json: Any = None,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers: Mapping[Any, Any] = headers or {}
+        self.files = [] if files is None else files
+        self.data = [] if data is None else data
+        self.params = {} if params is None else params
+        self.auth = auth
+        self.cookies = cookies
+        self.json = json
+        self.hooks = default_hooks()
+        for event, given in (hooks or {}).items():
+            self.register_hook(event, given)
+
+    def __repr__(self) -> str:
+        return f"<Request [{self.method}]>"
+
+    def prepare(self) -> PreparedRequest:
+        """The request, ready to be sent, with nothing of a session's."""
+        prepared = PreparedRequest()
+        prepared.prepare(
+            method=self.method,
+            url=self.url,
+            headers=self.headers,
+            files=self.files,
+            data=self.data,
+            json=self.json,
+            params=self.params,
+            auth=self.auth,
+            cookies=self.cookies,
+            hooks=self.hooks,
+        )
+        return prepared
+
+
+class PreparedRequest(_Hooked):
+    """What will be sent, in full. It may be changed until it is sent: headers, URL, body.
 
     Attributes:
         method: in upper case.
-        url: whole, normalized.
         headers: those that will be sent, but for Host where the URL gives it.
-        body: what was given as the body, encoded if it was a form or JSON; None if there is none.
+        hooks: called with the response.
     """
 
-    __slots__ = ("body", "content", "headers", "method", "target", "url")
+    method: str = None  # type: ignore[assignment]  # until it is prepared, as in `requests`
+    headers: CaseInsensitiveDict[str] = None  # type: ignore[assignment]  # until it is prepared, as in `requests`
+    _url: str | None = None
+    _target: Target | None = None
+    _body: Any = None
+    _content: Body | None = None
+    _jar: CookieJar | None = None
 
-    def __init__(
-        self, method: str, target: Target, headers: CaseInsensitiveDict[str], body: Any, content: Body | None
+    def __init__(self) -> None:
+        self.hooks = default_hooks()
+
+    def prepare(
+        self,
+        method: str | None = None,
+        url: Any = None,
+        headers: HeaderTypes = None,
+        files: Any = None,
+        data: Any = None,
+        params: ParamTypes = None,
+        auth: Any = None,
+        cookies: Any = None,
+        hooks: Any = None,
+        json: Any = None,
     ) -> None:
-        self.method = method
-        self.url = target.url
-        self.headers = headers
-        self.body = body
-        self.target = target
-        self.content = content
-
-    @property
-    def path_url(self) -> str:
-        """Path and query."""
-        return self.target.path
+        """All steps, in their order: the authentication may need to know everything else."""
+        self.prepare_method(method)
+        self.prepare_url(url, params)
+        self.prepare_headers(headers)
+        self.prepare_cookies(cookies)
+        self.prepare_body(data, files, json)
+        self.prepare_auth(auth, url)
+        self.prepare_hooks(hooks)
 
     def __repr__(self) -> str:
         return f"<PreparedRequest [{self.method}]>"
 
+    def copy(self) -> PreparedRequest:
+        """Another one that can be changed on its own; the body is the same object."""
+        other = PreparedRequest.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        if self.headers:
+            other.headers = self.headers.copy()
+        other.hooks = {event: list(hooks) for event, hooks in self.hooks.items()}
+        if self._jar is not None:
+            other._jar = copy.copy(self._jar)
+        return other
 
-class Response:
-    """The answer to a request.
-
-    A context manager: leaving it closes the response. One that is read to its end needs no closing. Its methods may
-    be called from one thread at a time, except `close`, which any thread may call at any moment.
-
-    Attributes:
-        status_code: e.g. 200.
-        reason: the server's words for it.
-        url: of the request.
-        request: the `PreparedRequest`.
-        encoding: how `text` is decoded; from the charset of Content-Type, may be set.
-    """
-
-    def __init__(self, request: PreparedRequest, exchange: Exchange, head: Head, *, streamed: bool = True) -> None:
-        self.request = request
-        self.url = request.url
-        self.status_code = head.status
-        self.reason = head.reason
-        self._fields = head.fields
-        self._exchange = exchange
-        self._headers: CaseInsensitiveDict[str] | None = None
-        self._content: bytes | None = None
-        self._consumed = False
-        self._raw: io.BufferedReader | None = None
-        # Whether the user has asked for a stream; only who did is told that it was dropped unread.
-        self._streamed = streamed
-        self._encoding: str | None = None
-
-    # ---------------------------------------------------------------- the head
+    # ---------------------------------------------------------------- where to
 
     @property
-    def headers(self) -> CaseInsensitiveDict[str]:
-        """The header fields; those that came more than once are joined with a comma (RFC 9110, section 5.3)."""
-        if self._headers is None:
-            headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-            for name, value in self._fields:
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
-            self._headers = headers
-        return self._headers
+    def url(self) -> str:
+        """Whole, normalized; None until it is prepared, as in `requests`."""
+        return self._url  # type: ignore[return-value]  # see above
+
+    @url.setter
+    def url(self, value: str | None) -> None:
+        self._url, self._target = value, None
 
     @property
-    def ok(self) -> bool:
-        """Whether the status is below 400."""
-        return self.status_code < 400
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def __repr__(self) -> str:
-        return f"<Response [{self.status_code}]>"
-
-    def raise_for_status(self) -> None:
-        """Raise HTTPError if the status is 400 or above."""
-        if 400 <= self.status_code < 600:
-            whose = "Client" if self.status_code < 500 else "Server"
-            raise HTTPError(f"{self.status_code} {whose} Error: {self.reason} for url: {self.url}", response=self)
-
-    # ---------------------------------------------------------------- how it went
+    def target(self) -> Target:
+        """The URL, taken apart. Raises what `parse_url` raises."""
+        if self._target is None:
+            if self._url is None:
+                raise MissingSchema("the request has no URL; nothing was sent")
+            self._target = parse_url(self._url)
+        return self._target
 
     @property
-    def elapsed(self) -> datetime.timedelta:
-        """From when the request was begun on its connection to the arrival of the head."""
-        return datetime.timedelta(seconds=self._exchange.elapsed)
+    def known_target(self) -> Target | None:
+        """The URL taken apart; None if its scheme is one that only a mounted adapter understands."""
+        return None if self._target is None and has_other_scheme(self._url or "") else self.target
 
     @property
-    def timings(self) -> Timings:
-        """Where the time went: pool, dns, connect, tls, sent, first_byte, total; in seconds."""
-        return self._exchange.timings
+    def path_url(self) -> str:
+        """Path and query: the request target in origin form (RFC 9112, section 3.2.1)."""
+        return self.target.path
+
+    def prepare_method(self, method: str | None) -> None:
+        """In upper case."""
+        self.method = method.upper() if method is not None else None  # type: ignore[assignment]  # see above
+
+    def prepare_url(self, url: Any, params: ParamTypes) -> None:
+        """The URL with `params` behind its query.
+
+        Raises:
+            MissingSchema, InvalidURL: it cannot be requested; says why.
+        """
+        if not isinstance(url, str):
+            url = url.decode() if isinstance(url, bytes) else str(url)
+        if has_other_scheme(url):  # for an adapter that somebody has mounted: only that one can tell what it means
+            self.url = url
+            return
+        if params:
+            url = add_params(url, params)
+        self._target = parse_url(url)
+        self._url = self._target.url
+
+    # ---------------------------------------------------------------- headers
+
+    def prepare_headers(self, headers: HeaderTypes) -> None:
+        """Those given, except where the value is None.
+
+        Raises:
+            InvalidHeader: a name or a value that is neither str nor bytes.
+        """
+        self.headers = CaseInsensitiveDict()
+        merge_headers(self.headers, headers or {}, self._where())
+
+    def prepare_cookies(self, cookies: Any) -> None:
+        """Set the Cookie header from a mapping or a jar, as far as its cookies are for this URL; one that is set
+        already stays."""
+        if cookies is None or (isinstance(cookies, dict) and not cookies):
+            return
+        from .cookies import cookiejar_from_dict, get_cookie_header  # late: the standard library's takes 15 ms
+
+        self._jar = cookiejar_from_dict(cookies) if isinstance(cookies, Mapping) else cookies
+        header = get_cookie_header(self._jar, cast(Any, self))
+        if header is not None:
+            self.headers["Cookie"] = header
 
     @property
-    def peer(self) -> tuple[str, int]:
-        """Address and port of the server that answered."""
-        return self._exchange.peer
+    def _cookies(self) -> CookieJar:
+        """The cookies that the request was prepared with; a redirect adds to them."""
+        if self._jar is None:
+            from .cookies import RequestsCookieJar  # late, as above
 
-    @property
-    def request_complete(self) -> bool:
-        """False if the server answered before the body of the request had left."""
-        return self._exchange.request_complete
+            self._jar = RequestsCookieJar()
+        return self._jar
 
-    @property
-    def trailers(self) -> CaseInsensitiveDict[str]:
-        """The trailer fields, once the body was read to its end."""
-        return CaseInsensitiveDict(self._exchange.trailers)
+    def prepare_auth(self, auth: Any, url: Any = "") -> None:
+        """Let `auth` change the request: a pair (user, password), or something that is called with it; None takes the
+        user and password out of the URL, if they are there."""
+        if auth is None:
+            if self._target is None or self._target.userinfo is None:
+                return
+            auth = self._target.userinfo
+        if isinstance(auth, tuple) and len(auth) == 2:
+            auth = HTTPBasicAuth(*auth)
+        changed = auth(self)
+        if changed is not self:
+            self.__dict__.update(changed.__dict__)
+        if self._content is not None or self._body is not None:
+            self.prepare_content_length(self._body)
+
+    def prepare_hooks(self, hooks: Any) -> None:
+        """Add hooks, by their event."""
+        for event, given in (hooks or {}).items():
+            self.register_hook(event, given)
 
     # ---------------------------------------------------------------- the body
 
     @property
-    def content(self) -> bytes:
-        """The whole body.
+    def body(self) -> Any:
+        """What was given as the body, encoded if it was a form or JSON; None if there is none."""
+        return self._body
 
-        Raises:
-            StreamConsumedError: it was read as a stream before.
-        """
-        if self._content is None:
-            self._begin_stream()
-            self._content = self._read_all() if self._raw is None else self._raw.read()
+    @body.setter
+    def body(self, value: Any) -> None:
+        self._body, self._content = value, None
+
+    @property
+    def content(self) -> Body | None:
+        """The body as it is sent."""
+        if self._content is None and self._body is not None:
+            self._content = body_of(self._body)
         return self._content
 
-    @property
-    def encoding(self) -> str | None:
-        """The charset that Content-Type names, or what was set; None if neither."""
-        if self._encoding is None:
-            self._encoding = _charset(self.headers.get("content-type", ""))
-        return self._encoding
-
-    @encoding.setter
-    def encoding(self, value: str | None) -> None:
-        self._encoding = value
-
-    @property
-    def text(self) -> str:
-        """The body, decoded by `encoding`, else as UTF-8; what cannot be decoded is replaced."""
-        return self.content.decode(_known_codec(self.encoding) or "utf-8", "replace")
-
-    def json(self, **kwargs: Any) -> Any:
-        """The body, read as JSON (RFC 8259); `kwargs` go to `json.loads`.
+    def prepare_body(self, data: Any, files: Any, json: Any = None) -> None:
+        """Put the body into the request, with the headers that describe and frame it (RFC 9112, section 6).
 
         Raises:
-            JSONDecodeError: it is none.
+            InvalidJSONError, InvalidHeader, BodyLengthError, ValueError, OSError: it cannot be sent as it is.
         """
-        try:
-            return json.loads(self.content, **kwargs)
-        except UnicodeDecodeError:
-            document = self.text
-        except json.JSONDecodeError as error:
-            raise JSONDecodeError(error.msg, error.doc, error.pos, response=self) from error
-        try:
-            return json.loads(document, **kwargs)
-        except json.JSONDecodeError as error:
-            raise JSONDecodeError(error.msg, error.doc, error.pos, response=self) from error
-
-    def iter_content(self, chunk_size: int | None = 1, decode_unicode: bool = False) -> Iterator[Any]:
-        """The body in pieces as they arrive, of at most `chunk_size` bytes; None leaves the size to what arrives.
-
-        Raises:
-            StreamConsumedError: it was read as a stream before.
-            ChunkedEncodingError: the connection ended before the body did.
-            ReadTimeout, TotalTimeout, Cancelled, SessionClosed
-        """
-        if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int)):
-            raise TypeError(f"chunk_size is a number of bytes or None, not {chunk_size!r}")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-        if self._content is None:
-            self._begin_stream()
-        pieces = self._stream(chunk_size or READ_SIZE)
-        return self._decode(pieces) if decode_unicode else pieces
-
-    def _stream(self, size: int) -> Iterator[bytes]:
-        if self._content is not None:
-            for start in range(0, len(self._content), size):
-                yield self._content[start : start + size]
+        headers = self.headers
+        announced = "Content-Length" in headers or "Transfer-Encoding" in headers
+        if (data is None or data == []) and json is None and not (files or announced):
+            self._body = self._content = None
+            if self.method not in _BODILESS:
+                headers["Content-Length"] = "0"
             return
-        while piece := self._raw.read1(size) if self._raw is not None else self._read(size):
-            yield piece
-
-    def _decode(self, pieces: Iterator[bytes]) -> Iterator[Any]:
-        codec = _known_codec(self.encoding)
-        if codec is None:
-            yield from pieces
+        content_type = None
+        is_stream = hasattr(data, "__iter__") and not isinstance(data, str | bytes | bytearray | list | tuple | Mapping)
+        if not data and not is_stream:
+            data = None
+        if files:
+            self._body = multipart_of(data, files)
+            content_type = self._body.content_type
+        elif data is None and json is not None:
+            self._body = self._json_bytes(json)
+            content_type = "application/json"
+        elif isinstance(data, Mapping) or _is_pairs(data):
+            self._body = encode_pairs(data).encode()
+            content_type = "application/x-www-form-urlencoded"
+        else:
+            self._body = data
+        if self._body is None and not announced:
+            if self.method not in _BODILESS:
+                headers["Content-Length"] = "0"
             return
-        decoder = codecs.getincrementaldecoder(codec)("replace")
-        for piece in pieces:
-            if text := decoder.decode(piece):
-                yield text
-        if text := decoder.decode(b"", True):
-            yield text
+        # A body that is announced by a header must be sent, or the server waits for it: so it is there, and empty.
+        self._content = body_of(b"" if self._body is None else self._body)
+        if content_type is not None:
+            headers.setdefault("Content-Type", content_type)
+        self._frame(self._content)
 
-    def iter_lines(
-        self, chunk_size: int = ITER_CHUNK_SIZE, decode_unicode: bool = False, delimiter: Any = None
-    ) -> Iterator[Any]:
-        """The body line by line, each without its end. A CR LF that two pieces divide is one end of a line."""
-        rest: Any = None
-        for piece in self.iter_content(chunk_size, decode_unicode):
-            text = piece if rest is None else rest + piece
-            rest = None
-            if delimiter is not None:
-                *lines, rest = text.split(delimiter)
+    def prepare_content_length(self, body: Any) -> None:
+        """Announce the length of `body`, which something has changed, if it can be known."""
+        content = self.content if body is self._body else (None if body is None else body_of(body))
+        if content is None:
+            if self.method not in _BODILESS:
+                self.headers.setdefault("Content-Length", "0")
+        elif "Transfer-Encoding" not in self.headers:
+            if content.length is None:
+                self.headers.pop("Content-Length", None)
+                self.headers["Transfer-Encoding"] = "chunked"
+            elif not isinstance(body, str | bytes) and "Content-Length" in self.headers:
+                self._frame(content)
             else:
-                lines = text.splitlines(keepends=True)
-                # A last line without an end, or with a CR that an LF may follow, is not complete.
-                if not lines[-1].endswith("\n" if isinstance(text, str) else b"\n"):
-                    rest = lines.pop()
-                lines = [_without_end(line) for line in lines]
-            yield from lines
-        if rest:
-            yield from [rest] if delimiter is not None else rest.splitlines()
+                self.headers["Content-Length"] = str(content.length)
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self.iter_content(128)
+    def rewind_body(self) -> None:
+        """Begin the body anew, because it is to be sent, or read, once more.
 
-    @property
-    def raw(self) -> io.BufferedReader:
-        """The body as a readable binary file: `read`, `readinto`, `read1`, `readline`.
-
-        It can be read on its own when the response is gone; the other ways to read go on where it stands.
+        Raises:
+            UnrewindableBodyError: it cannot be had twice.
         """
-        if self._raw is None:
-            source = self._raw_source()
-            self._raw = io.BufferedReader(source, READ_SIZE)
-        return self._raw
+        if self.content is not None:
+            self.content.rewind()
 
-    def _raw_source(self) -> io.RawIOBase:
-        if self._content is not None:
-            return io.BytesIO(self._content)  # type: ignore[return-value]  # has readinto, which is what is needed
-        self._check_unread()
-        return _RawBody(self._exchange, self)
+    def _json_bytes(self, value: Any) -> bytes:
+        try:
+            return jsonlib.dumps(value, allow_nan=False).encode()
+        except ValueError as error:
+            raise InvalidJSONError(f"{self._where()}: json=: {error}; nothing was sent", request=self) from error
 
-    def _check_unread(self) -> None:
-        if self._consumed:
-            where = self._exchange.where
-            raise StreamConsumedError(
-                f"{where}: the body of this response was read as a stream before; keep what was read", response=self
+    def _frame(self, content: Body) -> None:
+        headers = self.headers
+        if "Transfer-Encoding" in headers:
+            return
+        declared = headers.get("Content-Length")
+        if declared is None:
+            if content.length is None:
+                headers["Transfer-Encoding"] = "chunked"
+            else:
+                headers["Content-Length"] = str(content.length)
+        elif not (declared.isascii() and declared.isdigit()):
+            raise InvalidHeader(
+                f"{self._where()}: Content-Length must be a decimal number; nothing was sent", request=self
+            )
+        elif content.length is not None and content.length != int(declared):
+            raise BodyLengthError(
+                f"{self._where()}: Content-Length says {int(declared)} bytes and the body has {content.length}; "
+                "nothing was sent; leave that header out",
+                request=self,
             )
 
-    def _begin_stream(self) -> None:
-        self._check_unread()
-        self._consumed = True
+    def _where(self) -> str:
+        return self._target.authority if self._target is not None else str(self._url)
 
-    def _read(self, size: int) -> bytes:
-        """The next bytes, or b"" at the end."""
-        try:
-            return self._exchange.read(size)
-        except BaseException as error:
-            raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
+    # ---------------------------------------------------------------- showing it
 
-    def _read_all(self) -> bytes:
-        try:
-            return self._exchange.read_all()
-        except BaseException as error:
-            raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
+    def to_curl(self, *, secrets: bool = False) -> str:
+        """The same request as a command for a shell.
 
-    def _ended_by(self, error: BaseException) -> BaseException:
-        if isinstance(error, RequestException):
-            error.response = error.response or self
-        return _ended_by(error, self._exchange, self.request)
-
-    def fetch(self) -> None:
-        """Read the whole body now; what a request that does not stream does."""
-        self._consumed = True
-        self._content = self._read_all()
-
-    # ---------------------------------------------------------------- the end
-
-    def close(self) -> None:
-        """Any thread. The connection is given up if the body was not read to its end; a reader that waits for it is
-        woken with `Cancelled`."""
-        if not self._exchange.is_over:
-            self._exchange.fail(
-                Cancelled(f"{self._exchange.where}: the response was closed before its body was read to the end")
-            )
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        exchange = getattr(self, "_exchange", None)
-        # With a file over the body, it is that one which must not be dropped: see _RawBody.
-        if exchange is not None and not exchange.is_over and self._raw is None:
-            exchange.fail_from_finalizer()
-            if self._streamed:
-                what = f"{self!r} was dropped before its body was read or closed"
-                warnings.warn(what, ResourceWarning, 2, source=self)
+        Args:
+            secrets: True shows credentials and cookies, which are masked otherwise.
+        """
+        return curl_command(self, secrets=secrets)
 
 
-class _RawBody(io.RawIOBase):
-    """The body of a response, as the lower half of a buffered file. Holds the response weakly, which holds it: so that
-    a response which is dropped goes at once, and the file can be read without it."""
-
-    def __init__(self, exchange: Exchange, response: Response) -> None:
-        self._exchange = exchange
-        self._request = response.request
-        self._response = weakref.ref(response)
-
-    def close(self) -> None:
-        """Give the connection up if the body was not read to its end."""
-        # By the worker, because a file closes itself in its finalizer too.
-        if not self.closed and not self._exchange.is_over:
-            self._exchange.fail_from_finalizer()
-        super().close()
-
-    def _dealloc_warn(self, source: Any) -> None:
-        """What `io.BufferedReader` calls when it closes itself in its finalizer, as with a `FileIO`."""
-        if not self._exchange.is_over:
-            where = self._exchange.where
-            what = f"{where}: a body was dropped before it was read or closed"
-            warnings.warn(what, ResourceWarning, 3, source=source)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            piece = self._exchange.read(len(buffer))
-        except BaseException as error:
-            if isinstance(error, RequestException):
-                error.response = error.response or self._response()
-            raise _ended_by(error, self._exchange, self._request)  # noqa: B904  # the same error, with more in it
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-def _ended_by(error: BaseException, exchange: Exchange, request: PreparedRequest) -> BaseException:
-    """Whatever goes wrong in a wait, or interrupts it, ends the exchange: where it stood is not known."""
-    exchange.abandon(error)
-    if isinstance(error, RequestException):
-        error.request = error.request or request
-    return error
-
-
-def _without_end(line: Any) -> Any:
-    """`splitlines` knows more ends of a line than CR and LF, so it is asked again."""
-    return line.splitlines()[0]
-
-
-def _charset(content_type: str) -> str | None:
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return value.strip("\"' \t") or None
-    return None
-
-
-def _known_codec(encoding: str | None) -> str | None:
-    """`encoding`, if Python has it for text: a server may name any other, such as "hex" or "idna"."""
-    if encoding is None:
-        return None
-    try:
-        b" ".decode(encoding, "replace")
-    except (LookupError, ValueError):
-        return None
-    return encoding
+def _is_pairs(data: Any) -> bool:
+    return isinstance(data, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in data)

@@ -1,41 +1,52 @@
-"""What persists across requests: headers, parameters, limits, and the connections behind them.
+"""What persists across requests: headers, cookies, parameters, limits, and the adapters that send.
 
-Knows how the session's values and a call's are merged into a prepared request. Knows nothing of how it is sent.
+Knows how the session's values and a call's are merged, and in which order cookies, hooks and redirects see a response.
+Knows nothing of how a request is sent, nor of the rules of redirects.
 """
 
 from __future__ import annotations
 
-import base64
-import json as jsonlib
-import os
+import copy
+import ssl
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from .adapters import HTTPAdapter
-from .bodies import Body, body_of
+from .adapters.foreign import adopt, plain_timeout
+from .engine.deadline import Deadline
+from .engine.dialer import Network
+from .engine.origin import sha256_fingerprint
 from .engine.worker import Worker
-from .exceptions import BodyLengthError, InvalidHeader, InvalidJSONError
-from .models import PreparedRequest, Response
+from .environ import netrc_auth
+from .exceptions import InvalidSchema, RequestException
+from .hooks import default_hooks, dispatch_hook
+from .merging import HeaderTypes, default_headers, merge_headers, merge_params, names_authorization
+from .models import PreparedRequest, Request
+from .redirects import SessionRedirectMixin
+from .responses import REDIRECT_STATI, Response
+from .routes import CertTypes, ProxyTypes, Trust, VerifyTypes, merge_proxies, merge_verify
 from .settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
+from .sources import NO_SOURCE
 from .structures import CaseInsensitiveDict
 from .uploads import Upload
-from .urls import ParamTypes, Target, add_params, encode_pairs, parse_url
-from .version import __version__
+from .urls import ParamTypes, has_other_scheme, parse_url
 
-__all__ = ["Session"]
+if TYPE_CHECKING:
+    from .cookies import RequestsCookieJar
+
+__all__ = ["Session", "session"]
 
 # The session's own timeout is meant, because None means no limit.
 _OWN: Any = object()
 
-# A request of these without a body says nothing of a length (RFC 9110, section 8.6).
-_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-
-HeaderTypes = Mapping[str, str | bytes | None] | None
+DEFAULT_REDIRECT_LIMIT = 30
 
 
-class Session:
-    """Requests that share headers, limits and connections. Any number of threads may use one session.
+class Session(SessionRedirectMixin):
+    """Requests that share headers, cookies, limits and connections. Any number of threads may use one session.
 
     Close it when it is no longer needed, or use it as a context manager.
 
@@ -44,14 +55,32 @@ class Session:
             (connect, read); None for no limit at all.
         pool: how many connections, and how long they are kept.
         watermarks: how much may wait in each connection's buffers, in bytes.
+        base_url: what relative URLs are resolved against (RFC 3986, section 5).
+        ssl_context: for TLS, in place of the one that `verify=True` makes.
+        assert_fingerprint: SHA-256 that the server's certificate must have, in hexadecimal digits with or without
+            colons; asked beside what `verify` asks.
+        resolve: {"host:443": "10.0.0.7"} connects there; SNI, certificate check and Host stay with the name.
+        address_filter: called with every address at the moment of connecting, a proxy's and a redirect's included; one
+            for which it returns False is not connected to. On the calling thread.
+        resolver: called with host and port in place of the system's resolver; returns addresses. On another thread.
+        source_address: (address, port) to connect from; port 0 is any.
+        socket_options: (level, name, value), set on each socket before it connects.
         worker: the thread that watches the sockets; None is the one that all sessions of a process share.
 
     Attributes:
         headers: sent with every request, unless the call says otherwise; None in a call leaves one out.
         params: added to the query of every URL.
-        verify: True checks TLS certificates against certifi's authorities, a path against those in a file or folder,
-            False not at all.
+        auth: (user, password), or an `AuthBase`, for requests that have none of their own.
+        proxies: URLs of proxies by "http", "https", "all", or "scheme://host".
+        hooks: called with each response.
+        verify: True checks TLS certificates against the authorities that the environment names (REQUESTS_CA_BUNDLE,
+            CURL_CA_BUNDLE, SSL_CERT_FILE) or certifi's, a path against those in a file or folder, False not at all; an
+            `ssl.SSLContext` is used as it is.
+        cert: the client's own certificate: a file that holds the key as well, or a pair of files.
         stream: whether responses are read only when they are asked for.
+        max_redirects: after which a chain of redirects is given up.
+        trust_env: whether proxies, authorities and netrc are taken from the environment.
+        adapters: what requests are sent through, by the beginning of their URL; the longest one that fits is taken.
     """
 
     def __init__(
@@ -60,28 +89,80 @@ class Session:
         timeout: TimeoutTypes = Timeouts(),  # noqa: B008  # frozen
         pool: PoolLimits = PoolLimits(),  # noqa: B008  # frozen
         watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
+        base_url: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        assert_fingerprint: str | None = None,
+        resolve: Mapping[str, str] | None = None,
+        address_filter: Callable[[str], bool] | None = None,
+        resolver: Callable[[str, int], Iterable[Any]] | None = None,
+        source_address: tuple[str, int] | None = None,
+        socket_options: Sequence[tuple[Any, ...]] = (),
         worker: Worker | None = None,
     ) -> None:
         self.timeout = Timeouts.of(timeout)
+        self.base_url = base_url
         self.headers: CaseInsensitiveDict[str] = default_headers()
         self.params: ParamTypes = {}
-        self.verify: bool | str = True
+        self.auth: Any = None
+        self.proxies: dict[str, str | None] = {}
+        self.hooks = default_hooks()
+        self.verify: VerifyTypes = True
+        self.cert: CertTypes = None
         self.stream = False
-        self._adapter = HTTPAdapter(pool, watermarks, worker)
+        self.max_redirects = DEFAULT_REDIRECT_LIMIT
+        self.trust_env = True
+        fingerprint = None if assert_fingerprint is None else sha256_fingerprint(assert_fingerprint)
+        self._adapter = HTTPAdapter(
+            limits=pool,
+            watermarks=watermarks,
+            network=Network(
+                resolve=dict(resolve or {}),
+                address_filter=address_filter,
+                resolver=resolver,
+                source_address=source_address,
+                socket_options=tuple(socket_options),
+            ),
+            trust=Trust(ssl_context, fingerprint),
+            worker=worker,
+        )
+        # Replaced, never changed, so that it can be read by any thread.
+        self.adapters: dict[str, Any] = {}
+        for prefix in ("https://", "http://", "http+unix://"):
+            self.mount(prefix, self._adapter)
+
+    @property
+    def cookies(self) -> RequestsCookieJar:
+        """Sent to where they are for, and taken from responses."""
+        jar: RequestsCookieJar | None = self.__dict__.get("_jar")
+        if jar is None:
+            from .cookies import RequestsCookieJar  # late: the standard library's takes 15 ms to import
+
+            jar = self.__dict__.setdefault("_jar", RequestsCookieJar())  # of two threads the first one's
+        return jar
+
+    @cookies.setter
+    def cookies(self, value: RequestsCookieJar) -> None:
+        self._jar = value
 
     # ---------------------------------------------------------------- requests
 
     def request(
         self,
         method: str,
-        url: str,
+        url: Any,
         params: ParamTypes = None,
         data: Any = None,
         headers: HeaderTypes = None,
-        *,
+        cookies: Any = None,
+        files: Any = None,
+        auth: Any = None,
         timeout: TimeoutTypes = _OWN,
+        allow_redirects: bool = True,
+        proxies: ProxyTypes = None,
+        hooks: Any = None,
         stream: bool | None = None,
-        verify: bool | str | os.PathLike[str] | None = None,
+        verify: VerifyTypes = None,
+        cert: CertTypes = None,
         json: Any = None,
     ) -> Response:
         """Send a request and return the response, whatever its status.
@@ -91,72 +172,82 @@ class Session:
 
         Args:
             method: GET, POST …
-            url: http:// or https://.
+            url: http://, https:// or http+unix://.
             params: for the query: a mapping, pairs, or text that is encoded already.
             data: the body: bytes, str (sent as UTF-8), a file object from its current position, an iterable of bytes
                 (sent in chunks), or a mapping or pairs (sent as a form).
             headers: over those of the session; a value of None leaves one out.
+            cookies: a mapping or a jar, for this request only.
+            files: names and files of a multipart form, streamed, never read whole: see `syncflow.bodies.multipart_of`.
+            auth: (user, password), or an `AuthBase`.
             timeout: as for `Session`.
+            allow_redirects: whether redirects are followed.
+            proxies: as for `Session.proxies`.
+            hooks: {"response": function or functions}.
             stream: True returns as soon as the head has arrived.
             verify: as for `Session.verify`.
+            cert: as for `Session.cert`.
             json: the body, as a value to be encoded.
 
         Raises:
             InvalidURL, MissingSchema, InvalidSchema, InvalidHeader, InvalidJSONError: before anything is sent.
-            ConnectionError: no connection, or it was lost; its subclass SSLError: no trust.
+            ConnectionError: no connection, or it was lost; its subclasses SSLError: no trust, ProxyError: the proxy.
             ConnectTimeout, ReadTimeout, WriteTimeout, PoolTimeout, TotalTimeout: see `Timeouts`.
+            TooManyRedirects, UnrewindableBodyError: a redirect that cannot be followed.
             BodyLengthError: the body is not as long as announced.
+            DecompressionError: the answer does not decode as it says.
             Whatever a file or an iterable given as `data` raises, as it is.
         """
-        request = self._prepare(method, url, params, headers)
-        _attach_body(request, data, json)
-        return self._adapter.send(
-            request,
-            self.timeout if timeout is _OWN else Timeouts.of(timeout),
-            stream=self.stream if stream is None else stream,
-            verify=self._verify(verify),
-        )
+        request = Request(method, url, headers, files, data, params, auth, cookies, hooks, json)
+        prepared = self.prepare_request(request)
+        settings = self.merge_environment_settings(prepared.url, proxies, stream, verify, cert)
+        return self.send(prepared, timeout=timeout, allow_redirects=allow_redirects, **settings)
 
-    def get(self, url: str, params: ParamTypes = None, **kwargs: Any) -> Response:
+    def get(self, url: Any, params: ParamTypes = None, **kwargs: Any) -> Response:
         """`request("GET", …)`."""
         return self.request("GET", url, params, **kwargs)
 
-    def options(self, url: str, **kwargs: Any) -> Response:
+    def options(self, url: Any, **kwargs: Any) -> Response:
         """`request("OPTIONS", …)`."""
         return self.request("OPTIONS", url, **kwargs)
 
-    def head(self, url: str, **kwargs: Any) -> Response:
-        """`request("HEAD", …)`."""
+    def head(self, url: Any, **kwargs: Any) -> Response:
+        """`request("HEAD", …)`; redirects are not followed unless `allow_redirects` says so."""
+        kwargs.setdefault("allow_redirects", False)
         return self.request("HEAD", url, **kwargs)
 
-    def post(self, url: str, data: Any = None, json: Any = None, **kwargs: Any) -> Response:
+    def post(self, url: Any, data: Any = None, json: Any = None, **kwargs: Any) -> Response:
         """`request("POST", …)`."""
         return self.request("POST", url, data=data, json=json, **kwargs)
 
-    def put(self, url: str, data: Any = None, **kwargs: Any) -> Response:
+    def put(self, url: Any, data: Any = None, **kwargs: Any) -> Response:
         """`request("PUT", …)`."""
         return self.request("PUT", url, data=data, **kwargs)
 
-    def patch(self, url: str, data: Any = None, **kwargs: Any) -> Response:
+    def patch(self, url: Any, data: Any = None, **kwargs: Any) -> Response:
         """`request("PATCH", …)`."""
         return self.request("PATCH", url, data=data, **kwargs)
 
-    def delete(self, url: str, **kwargs: Any) -> Response:
+    def delete(self, url: Any, **kwargs: Any) -> Response:
         """`request("DELETE", …)`."""
         return self.request("DELETE", url, **kwargs)
 
     def upload(
         self,
         method: str,
-        url: str,
+        url: Any,
         *,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: Any = None,
+        auth: Any = None,
         content_length: int | None = None,
         timeout: TimeoutTypes = _OWN,
-        verify: bool | str | os.PathLike[str] | None = None,
+        proxies: ProxyTypes = None,
+        verify: VerifyTypes = None,
+        cert: CertTypes = None,
     ) -> Upload:
-        """Begin a request whose body the program writes: connects and sends the head.
+        """Begin a request whose body the program writes: connects and sends the head. Redirects are not followed.
 
         Args:
             content_length: bytes that will be written; None sends the body in chunks.
@@ -167,20 +258,177 @@ class Session:
         Raises:
             As `request`, but for what concerns the body and the answer.
         """
-        request = self._prepare(method, url, params, headers)
+        asked = Request(method, url, headers, params=params, auth=auth, cookies=cookies)
+        request = self._prepare_head(asked)
         if content_length is None:
             request.headers["Transfer-Encoding"] = "chunked"
         else:
             request.headers["Content-Length"] = str(content_length)
-        timeouts = self.timeout if timeout is _OWN else Timeouts.of(timeout)
-        return Upload(self._adapter, request, timeouts, self._verify(verify))
+        self._authenticate(request, asked)
+        settings = self.merge_environment_settings(request.url, proxies, True, verify, cert)
+        adapter = self.get_adapter(request.url or "")
+        if not isinstance(adapter, HTTPAdapter):
+            raise InvalidSchema(f"{request.url!r}: an upload needs one of syncflow's own adapters, not {adapter!r}")
+        route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
+        deadline = Deadline(self.timeout if timeout is _OWN else Timeouts.of(timeout))
+        return Upload(adapter, request, deadline, route, self._remember)
+
+    # ---------------------------------------------------------------- the steps of a request
+
+    def prepare_request(self, request: Request) -> PreparedRequest:
+        """`request`, ready to be sent, with the session's headers, cookies, parameters and authentication."""
+        prepared = self._prepare_head(request)
+        prepared.prepare_body(request.data, request.files, request.json)
+        self._authenticate(prepared, request)
+        hooks = request.hooks if request.hooks.get("response") else self.hooks
+        if hooks.get("response"):
+            prepared.prepare_hooks(hooks)
+        return prepared
+
+    def _prepare_head(self, request: Request) -> PreparedRequest:
+        """Method, URL, headers and cookies."""
+        prepared = PreparedRequest()
+        prepared.prepare_method(request.method)
+        url = request.url if self.base_url is None else urljoin(self.base_url, request.url)
+        prepared.prepare_url(url, merge_params(self.params, request.params))
+        headers = self.headers
+        # A program may have put a plain dictionary in its place.
+        merged = headers.copy() if type(headers) is CaseInsensitiveDict else CaseInsensitiveDict(headers)
+        if request.headers:
+            merge_headers(merged, request.headers, prepared._where())
+        prepared.headers = merged
+        if request.cookies or self.__dict__.get("_jar"):
+            from .cookies import RequestsCookieJar, merge_cookies
+
+            jar = merge_cookies(RequestsCookieJar(), self.cookies)
+            prepared.prepare_cookies(merge_cookies(jar, request.cookies))
+        return prepared
+
+    def _authenticate(self, prepared: PreparedRequest, request: Request) -> None:
+        """With the call's credentials, the session's, the URL's, or those of the user's netrc file. The last two give
+        way to an Authorization header that the call names, the last one to the session's as well."""
+        auth = request.auth or self.auth
+        target = prepared.known_target
+        if not auth and target is not None:
+            is_named = "Authorization" in prepared.headers
+            if target.userinfo is not None and not (is_named and names_authorization(request.headers)):
+                auth = target.userinfo
+            elif self.trust_env and not is_named:
+                auth = netrc_auth(target.host)
+        if auth:
+            prepared.prepare_auth(auth)
+
+    def merge_environment_settings(
+        self, url: Any, proxies: ProxyTypes, stream: bool | None, verify: VerifyTypes, cert: CertTypes
+    ) -> dict[str, Any]:
+        """What `send` is to be called with: a call's settings over the session's, over the environment's."""
+        given = {**self.proxies, **(proxies or {})} if self.proxies else proxies
+        target = None if has_other_scheme(url) else parse_url(url)
+        return {
+            "proxies": merge_proxies(target, given, trust_env=self.trust_env),
+            "stream": self.stream if stream is None else stream,
+            "verify": merge_verify(verify, self.verify, trust_env=self.trust_env),
+            "cert": self.cert if cert is None else cert,
+        }
+
+    def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
+        """Send a prepared request and return the response.
+
+        Args:
+            kwargs: `stream`, `timeout`, `verify`, `cert`, `proxies`, `allow_redirects` as for `request`; the session's
+                where there are none. What else there is goes to the adapter.
+
+        Raises:
+            As `request`; ValueError: it is not a `PreparedRequest`.
+        """
+        if not isinstance(request, PreparedRequest):
+            raise ValueError(f"send() takes a PreparedRequest, not {type(request).__name__}; see prepare_request()")
+        allow_redirects = kwargs.pop("allow_redirects", True)
+        timeout = kwargs.pop("timeout", _OWN)
+        kwargs.setdefault("stream", self.stream)
+        kwargs.setdefault("verify", self.verify)
+        kwargs.setdefault("cert", self.cert)
+        if "proxies" not in kwargs:
+            kwargs["proxies"] = merge_proxies(request.known_target, self.proxies, trust_env=self.trust_env)
+        # One for all that the request leads to: redirects, and what hooks send.
+        if not isinstance(timeout, Deadline):
+            timeout = Deadline(self.timeout if timeout is _OWN else Timeouts.of(timeout))
+        kwargs["timeout"] = timeout
+        response = self._send_to_adapter(request, kwargs)
+        if request.hooks.get("response"):
+            response = dispatch_hook("response", request.hooks, response, **kwargs)
+            for earlier in response.history:
+                self._remember(earlier)
+        self._remember(response)
+        if response.status_code in REDIRECT_STATI and "location" in response.headers:
+            if allow_redirects:
+                return self._follow(response, request, kwargs)
+            response._next = self._next_of(response, request, kwargs)
+        return response
+
+    def _send_to_adapter(self, request: PreparedRequest, kwargs: dict[str, Any]) -> Response:
+        adapter = self.get_adapter(request.url or "")
+        if isinstance(adapter, HTTPAdapter):
+            return adapter.send(request, **kwargs)
+        # One that was written for `requests`.
+        answer = adapter.send(request, **{**kwargs, "timeout": plain_timeout(kwargs["timeout"])})
+        response = adopt(answer, request, adapter)
+        if not kwargs["stream"]:
+            _ = response.content
+        return response
+
+    def _remember(self, response: Response) -> None:
+        """Keep the cookies that a response has set."""
+        if response._sets_cookies and response.request is not None:
+            from .cookies import extract_cookies_to_jar
+
+            extract_cookies_to_jar(self.cookies, response.request, response._fields)
+
+    def _follow(self, response: Response, request: PreparedRequest, kwargs: dict[str, Any]) -> Response:
+        history = [response, *self.resolve_redirects(response, request, **kwargs)]
+        last: Response = history.pop()
+        last.history = history
+        return last
+
+    def _next_of(self, response: Response, request: PreparedRequest, kwargs: dict[str, Any]) -> PreparedRequest | None:
+        """What would follow a redirect; None if that cannot be followed."""
+        # Its body is the caller's to read: what its head says is enough here.
+        head_only = Response.received(
+            request, NO_SOURCE, response.status_code, response.reason, response._fields, response.connection
+        )
+        with suppress(StopIteration, RequestException):
+            following: PreparedRequest = next(self.resolve_redirects(head_only, request, yield_requests=True, **kwargs))
+            return following
+        return None
+
+    # ---------------------------------------------------------------- adapters
+
+    def mount(self, prefix: str, adapter: Any) -> None:
+        """Send requests whose URL begins with `prefix` through `adapter`, one of ours or one written for `requests`."""
+        adapters = {**self.adapters, prefix: adapter}
+        self.adapters = dict(sorted(adapters.items(), key=lambda item: -len(item[0])))
+
+    def get_adapter(self, url: str) -> Any:
+        """The adapter whose prefix is the longest that `url` begins with.
+
+        Raises:
+            InvalidSchema: there is none.
+        """
+        lower = url.lower()
+        for prefix, adapter in self.adapters.items():
+            if lower.startswith(prefix.lower()):
+                return adapter
+        raise InvalidSchema(
+            f"{url!r}: no adapter is mounted for such a URL, only for {', '.join(self.adapters)}; nothing was sent"
+        )
 
     # ---------------------------------------------------------------- the end
 
     def close(self) -> None:
         """Any thread. End everything at once: every call that waits in another thread, and every response that is
         being read, gets `SessionClosed`. A closed session takes no new requests."""
-        self._adapter.close()
+        for adapter in {id(adapter): adapter for adapter in (self._adapter, *self.adapters.values())}.values():
+            adapter.close()
 
     def __enter__(self) -> Session:
         return self
@@ -197,132 +445,34 @@ class Session:
         """Take no new requests; what is under way, as a response that is still being read, goes on to its end."""
         self._adapter.retire()
 
-    # ---------------------------------------------------------------- merging
+    def __getstate__(self) -> dict[str, Any]:
+        """Without connections, which stay here: for another process, or for a copy. What may change is copied."""
+        state = self.__dict__.copy()
+        state["headers"] = state["headers"].copy()
+        if "_jar" in state:
+            state["_jar"] = copy.copy(state["_jar"])
+        for name in ("proxies", "adapters"):
+            state[name] = dict(state[name])
+        state["hooks"] = {event: list(hooks) for event, hooks in self.hooks.items()}
+        return state
 
-    def _prepare(self, method: str, url: Any, params: ParamTypes, headers: HeaderTypes) -> PreparedRequest:
-        """Everything but the body."""
-        if not isinstance(url, str):
-            url = url.decode() if isinstance(url, bytes) else str(url)
-        params = _merge_params(self.params, params)
-        if params:
-            url = add_params(url, params)
-        target = parse_url(url)
-        merged = self.headers.copy()
-        if target.userinfo is not None:
-            merged["Authorization"] = _basic(target)
-        if headers:
-            _merge_headers(merged, headers, target.authority)
-        return PreparedRequest(method.upper(), target, merged, None, None)
-
-    def _verify(self, verify: bool | str | os.PathLike[str] | None) -> bool | str:
-        chosen = self.verify if verify is None else verify
-        return chosen if isinstance(chosen, bool | str) else os.fspath(chosen)
-
-
-def default_headers() -> CaseInsensitiveDict[str]:
-    """What a new session sends. No content coding is asked for: none is decoded yet."""
-    return CaseInsensitiveDict(
-        {
-            "User-Agent": f"syncflow/{__version__}",
-            "Accept-Encoding": "identity",
-            "Accept": "*/*",
-            "Connection": "keep-alive",
-        }
-    )
+    def __copy__(self) -> Session:
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__getstate__())
+        # Connections are not shared: either session may be closed.
+        fresh = {id(old): old for old in (self._adapter, *self.adapters.values()) if isinstance(old, HTTPAdapter)}
+        made = {key: _renewed(old) for key, old in fresh.items()}
+        other._adapter = made[id(self._adapter)]
+        other.adapters = {prefix: made.get(id(old), old) for prefix, old in self.adapters.items()}
+        return other
 
 
-def _merge_params(kept: ParamTypes, given: ParamTypes) -> ParamTypes:
-    """As `requests` does it: name by name if both are mappings, where None leaves a name out; else the call's win."""
-    if not given or not kept:
-        return given or kept
-    if isinstance(kept, Mapping) and isinstance(given, Mapping):
-        return {**kept, **given}
-    return given
+def _renewed(adapter: HTTPAdapter) -> HTTPAdapter:
+    other = adapter.__class__.__new__(adapter.__class__)
+    other.__setstate__(adapter.__getstate__())
+    return other
 
 
-def _merge_headers(merged: CaseInsensitiveDict[str], headers: Mapping[Any, Any], where: str) -> None:
-    for name, value in headers.items():
-        if isinstance(name, bytes):
-            name = name.decode("latin-1")
-        if not isinstance(name, str):
-            raise InvalidHeader(f"{where}: header {name!r}: its name must be str or bytes; nothing was sent")
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, bytes):
-            merged[name] = value.decode("latin-1")
-        elif isinstance(value, str):
-            merged[name] = value
-        else:
-            kind = type(value).__name__
-            raise InvalidHeader(f"{where}: header {name}: its value must be str or bytes, not {kind}; nothing was sent")
-
-
-def _basic(target: Target) -> str:
-    """RFC 7617, for the userinfo of a URL."""
-    username, password = target.userinfo or ("", "")
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
-
-
-def _attach_body(request: PreparedRequest, data: Any, json: Any) -> None:
-    """Put the body into the request, with the headers that describe and frame it (RFC 9112, section 6)."""
-    headers = request.headers
-    if data is None and json is None and not ("Content-Length" in headers or "Transfer-Encoding" in headers):
-        if request.method not in _BODILESS:
-            headers["Content-Length"] = "0"
-        return
-    if not data and data is not None and not isinstance(data, Mapping | str | bytes | list | tuple):
-        pass  # a file or an iterable that happens to be empty is a body all the same
-    elif not data:
-        data = None
-    content_type = None
-    if data is None and json is not None:
-        request.body = _json_bytes(request, json)
-        content_type = "application/json"
-    elif isinstance(data, Mapping) or _is_pairs(data):
-        request.body = encode_pairs(data).encode()
-        content_type = "application/x-www-form-urlencoded"
-    else:
-        request.body = data
-    if request.body is None and not ("Content-Length" in headers or "Transfer-Encoding" in headers):
-        if request.method not in _BODILESS:
-            headers["Content-Length"] = "0"
-        return
-    # A body that is announced by a header must be sent, or the server waits for it: so it is there, and empty.
-    request.content = body_of(b"" if request.body is None else request.body)
-    if content_type is not None:
-        headers.setdefault("Content-Type", content_type)
-    _frame(request, request.content)
-
-
-def _frame(request: PreparedRequest, content: Body) -> None:
-    headers = request.headers
-    if "Transfer-Encoding" in headers:
-        return
-    declared = headers.get("Content-Length")
-    if declared is None:
-        if content.length is None:
-            headers["Transfer-Encoding"] = "chunked"
-        else:
-            headers["Content-Length"] = str(content.length)
-    elif not (declared.isascii() and declared.isdigit()):
-        raise InvalidHeader(
-            f"{request.target.authority}: Content-Length must be a decimal number; nothing was sent", request=request
-        )
-    elif content.length is not None and content.length != int(declared):
-        raise BodyLengthError(
-            f"{request.target.authority}: Content-Length says {int(declared)} bytes and the body has {content.length}; "
-            "nothing was sent; leave that header out",
-            request=request,
-        )
-
-
-def _is_pairs(data: Any) -> bool:
-    return isinstance(data, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in data)
-
-
-def _json_bytes(request: PreparedRequest, value: Any) -> bytes:
-    try:
-        return jsonlib.dumps(value, allow_nan=False).encode()
-    except ValueError as error:
-        where = request.target.authority
-        raise InvalidJSONError(f"{where}: json=: {error}; nothing was sent", request=request) from error
+def session() -> Session:
+    """A new `Session`."""
+    return Session()

@@ -1,11 +1,13 @@
-"""A dictionary whose keys are compared without their case, as header names are (RFC 9110, section 5.1)."""
+"""Two kinds of dictionaries: one whose keys are compared without their case, as header names are (RFC 9110, section
+5.1), and one whose values are attributes as well. Knows nothing of what is kept in them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["CaseInsensitiveDict"]
+__all__ = ["CaseInsensitiveDict", "LookupDict"]
 
 V = TypeVar("V")
 
@@ -66,3 +68,35 @@ class CaseInsensitiveDict(MutableMapping[str, V]):
 
     def __repr__(self) -> str:
         return str(dict(self.items()))
+
+
+class LookupDict(dict[str, V]):
+    """Values by name, as attributes and as items, as `requests` has it: what is set is an attribute, and an item that
+    is not there is None.
+
+    >>> codes = LookupDict("status_codes")
+    >>> codes.ok = 200
+    >>> codes["ok"], codes["missing"], codes.get("missing", 0)
+    (200, None, 0)
+
+    Attributes:
+        name: what it says it is.
+    """
+
+    def __init__(self, name: Any = None) -> None:
+        self.name = name
+        super().__init__()
+
+    def __getattr__(self, key: str) -> V:
+        """Only asked for what is not there; says to type checkers what the attributes are."""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
+
+    def __getitem__(self, key: str) -> V | None:  # type: ignore[override]  # None for what is not there
+        return vars(self).get(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """`default` for what is not there."""
+        return vars(self).get(key, default)
+
+    def __repr__(self) -> str:
+        return f"<lookup '{self.name}'>"

@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .adapters import CONTINUE_PATIENCE, expects_continue, framing_of
+from .adapters.native import CONTINUE_PATIENCE, expects_continue, framing_of
 from .bodies import BodyWriter
 from .engine.deadline import Deadline
 from .exceptions import Cancelled, EarlyResponse, RequestException, WriteTimeout
-from .models import PreparedRequest, Response
-from .settings import Timeouts
+from .models import PreparedRequest
+from .responses import Response
+from .routes import Route
 
 if TYPE_CHECKING:
     from .adapters import HTTPAdapter
@@ -38,12 +39,21 @@ class Upload(io.RawIOBase):
     write then raises `Cancelled`.
     """
 
-    def __init__(self, adapter: HTTPAdapter, request: PreparedRequest, timeouts: Timeouts, verify: bool | str) -> None:
+    def __init__(
+        self,
+        adapter: HTTPAdapter,
+        request: PreparedRequest,
+        deadline: Deadline,
+        route: Route,
+        answered: Callable[[Response], None],
+    ) -> None:
         # Never changes.
         self.request = request
-        head = adapter.head(request)
+        self._adapter = adapter
+        self._answered = answered  # called with the response, as soon as there is one
+        head = adapter.head(request, route)
         framing = framing_of(request)
-        self._exchange = adapter.exchange(request, Deadline(timeouts), verify)
+        self._exchange = adapter.exchange(request, deadline, route)
         self._writer = BodyWriter(self._exchange, framing)
         # Guarded by _writing: one writer at a time. Held while it waits for the server, never needed to call it off.
         self._writing = threading.RLock()
@@ -237,8 +247,11 @@ class Upload(io.RawIOBase):
 
     def _await_response(self) -> None:
         head = self._guarded(lambda: self._exchange.wait_answered(whole=False))
-        self._response = Response(self.request, self._exchange, head, streamed=False)
+        response = Response.received(self.request, self._exchange, head.status, head.reason, head.fields, self._adapter)
+        response._streamed = False
+        self._response = response
         self._finished = True
+        self._answered(response)
 
     def _early_response(self) -> EarlyResponse:
         if self._response is None:

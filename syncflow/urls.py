@@ -1,7 +1,8 @@
 """A URL taken apart into what a request needs: whom to connect to, what to ask for, what to call it.
 
-Knows RFC 3986 as far as http and https go, IDNA 2008, and how `requests` repairs what people write. What could be
-understood in two ways (a backslash or a control character in the host) is refused. Knows no socket.
+Knows RFC 3986 as far as http and https go, IDNA 2008, IPv6 zones (RFC 6874), sockets of the file system
+("http+unix://%2Frun%2Fx.sock/path"), and how `requests` repairs what people write. What could be understood in two
+ways (a backslash or a control character in the host) is refused. Knows no socket.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import idna
 
 from .exceptions import InvalidSchema, InvalidURL, MissingSchema
 
-__all__ = ["ParamTypes", "Target", "encode_pairs", "parse_url"]
+__all__ = ["ParamTypes", "Target", "add_params", "encode_pairs", "has_other_scheme", "parse_url", "requote"]
 
 ParamTypes = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | str | bytes | None
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443, "http+unix": 80}
+
+# What a server behind a Unix socket is told as its name, as curl does.
+UNIX_AUTHORITY = "localhost"
 
 # What stands before a port is a host: "localhost:8000/" has no scheme, "mailto:a@b" has one that is of no use here.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?![0-9])")
@@ -33,6 +37,7 @@ _ESCAPED_UNRESERVED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _SAFE_WITHOUT_PERCENT = "!$&'()*+,/:;=?@~"  # RFC 3986, section 3.3, with "/" and "?"
 _SAFE = _SAFE_WITHOUT_PERCENT + "%"
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+")
 _LABEL_BYTES = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -46,6 +51,7 @@ class Target(NamedTuple):
     authority: str  # for the Host field (RFC 9110, section 7.2)
     path: str  # path and query: the request target in origin form (RFC 9112, section 3.2.1)
     userinfo: tuple[str, str] | None
+    socket_path: str | None = None  # of a Unix socket; host and port are only names then
 
 
 @functools.lru_cache(maxsize=1024)
@@ -69,16 +75,21 @@ def parse_url(url: str) -> Target:
         raise InvalidURL(f"{_shown(url)!r}: the host has a character in it that no host may have")
     if ("[" in parts.netloc or "]" in parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
         raise InvalidURL(f"{_shown(url)!r}: brackets may stand around an IPv6 address only")
+    if scheme == "http+unix":
+        return _unix_target(parts.netloc, parts.path, parts.query, url)
     host = _host(parts.hostname or "", url)
     if port == 0:
         raise InvalidURL(f"{_shown(url)!r}: port 0 cannot be connected to")
-    shown_host = f"[{host}]" if ":" in host else host
-    authority = shown_host if port is None or port == DEFAULT_PORTS[scheme] else f"{shown_host}:{port}"
-    path = _without_dots(_requote(parts.path)) or "/"
-    query = _requote(parts.query)
+    # A zone means something on this machine only: the server is not told (RFC 6874, section 4).
+    told, _, _ = host.partition("%")
+    shown_host = f"[{host.replace('%', '%25')}]" if ":" in host else host
+    told_host = f"[{told}]" if ":" in told else told
+    authority = told_host if port is None or port == DEFAULT_PORTS[scheme] else f"{told_host}:{port}"
+    path = _without_dots(requote(parts.path)) or "/"
+    query = requote(parts.query)
     netloc = shown_host if port is None else f"{shown_host}:{port}"
     return Target(
-        url=urlunsplit((scheme, netloc, path, query, _requote(parts.fragment))),
+        url=urlunsplit((scheme, netloc, path, query, requote(parts.fragment))),
         scheme=scheme,
         host=host,
         port=port or DEFAULT_PORTS[scheme],
@@ -86,6 +97,32 @@ def parse_url(url: str) -> Target:
         path=f"{path}?{query}" if query else path,
         userinfo=_userinfo(parts.username, parts.password),
     )
+
+
+def _unix_target(netloc: str, path: str, query: str, url: str) -> Target:
+    socket_path = unquote(netloc)
+    if not socket_path or "\0" in socket_path or "@" in netloc:
+        raise InvalidURL(f"{_shown(url)!r}: the host is to be the quoted path of a Unix socket, as %2Frun%2Fx.sock")
+    path = _without_dots(requote(path)) or "/"
+    query = requote(query)
+    return Target(
+        url=urlunsplit(("http+unix", netloc, path, query, "")),
+        scheme="http+unix",
+        host=UNIX_AUTHORITY,
+        port=DEFAULT_PORTS["http+unix"],
+        authority=UNIX_AUTHORITY,
+        path=f"{path}?{query}" if query else path,
+        userinfo=None,
+        socket_path=socket_path,
+    )
+
+
+def has_other_scheme(url: str) -> bool:
+    """Whether `url` has a scheme that only an adapter which somebody has mounted can understand."""
+    if url.startswith(("http://", "https://")):
+        return False
+    match = _SCHEME.match(url.lstrip())
+    return match is not None and match[1].lower() not in DEFAULT_PORTS
 
 
 def add_params(url: str, params: ParamTypes) -> str:
@@ -129,12 +166,15 @@ def _host(host: str, url: str) -> str:
     if not host:
         raise InvalidURL(f"{_shown(url)!r} has no host")
     if ":" in host:
-        address, _, _ = host.partition("%")
+        address, percent, zone = host.partition("%")
         try:
             ipaddress.IPv6Address(address)
         except ValueError as error:
             raise InvalidURL(f"{_shown(url)!r}: {error}") from error
-        return host
+        zone = zone.removeprefix("25")
+        if percent and not _ZONE.fullmatch(zone):
+            raise InvalidURL(f"{_shown(url)!r}: {zone!r} is no zone of an address")
+        return f"{address}%{zone}" if percent else address
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
@@ -151,7 +191,7 @@ def _userinfo(username: str | None, password: str | None) -> tuple[str, str] | N
     return unquote(username or ""), unquote(password or "")
 
 
-def _requote(text: str) -> str:
+def requote(text: str) -> str:
     """Quote what may not stand in a URL, leave what is quoted, unquote what need not be."""
     if text.isascii() and _UNRESERVED.issuperset(text.replace("/", "")):
         return text

@@ -136,6 +136,11 @@ def nginx_required() -> None:
 
 
 @pytest.fixture(scope="session")
+def tinyproxy_required() -> None:
+    _require("tinyproxy")
+
+
+@pytest.fixture(scope="session")
 def curl_required() -> None:
     _require("curl")
 

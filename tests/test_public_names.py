@@ -44,11 +44,12 @@ EXCEPTIONS = {
     "UnrewindableBodyError",
     "WriteTimeout",
 }
-FUNCTIONS = {"delete", "get", "head", "options", "patch", "post", "put", "request"}
+FUNCTIONS = {"delete", "get", "head", "options", "patch", "post", "put", "request", "session"}
 CLASSES = {
     "CaseInsensitiveDict",
     "PoolLimits",
     "PreparedRequest",
+    "Request",
     "Response",
     "Session",
     "Timeouts",
@@ -57,20 +58,29 @@ CLASSES = {
     "Watermarks",
 }
 MODULES = {
-    "syncflow.adapters": {"HTTPAdapter"},
-    "syncflow.api": FUNCTIONS,
-    "syncflow.bodies": {"Body", "BodyWriter", "BytesBody", "FileBody", "IterableBody", "body_of"},
-    "syncflow.models": {"PreparedRequest", "Response"},
-    "syncflow.sessions": {"Session"},
+    "syncflow.adapters": {"BaseAdapter", "HTTPAdapter", "SyncflowAdapter"},
+    "syncflow.api": FUNCTIONS - {"session"},
+    "syncflow.bodies": {
+        "Body",
+        "BodyWriter",
+        "BytesBody",
+        "FileBody",
+        "IterableBody",
+        "MultipartBody",
+        "body_of",
+        "multipart_of",
+    },
+    "syncflow.models": {"REDIRECT_STATI", "PreparedRequest", "Request", "Response"},
+    "syncflow.sessions": {"Session", "session"},
     "syncflow.settings": {"PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"},
-    "syncflow.structures": {"CaseInsensitiveDict"},
+    "syncflow.structures": {"CaseInsensitiveDict", "LookupDict"},
     "syncflow.uploads": {"Upload"},
-    "syncflow.urls": {"ParamTypes", "Target", "encode_pairs", "parse_url"},
+    "syncflow.urls": {"ParamTypes", "Target", "add_params", "encode_pairs", "has_other_scheme", "parse_url", "requote"},
 }
 
 
 def test_the_package_exports_these_names() -> None:
-    assert sorted(syncflow.__all__) == sorted({*EXCEPTIONS, *FUNCTIONS, *CLASSES, "__version__"})
+    assert sorted(syncflow.__all__) == sorted({*EXCEPTIONS, *FUNCTIONS, *CLASSES, "__version__", "codes"})
 
 
 def test_every_exported_name_is_there() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from syncflow import JSONDecodeError, Response, Session, StreamConsumedError
 from syncflow.testing import AppServer, Peer, Receiver, ScriptedServer, chunk, last_chunk, pattern, reply_head
 from syncflow.testing import Response as Answer
+from syncflow.text import decode_pieces
 
 LONG = 1_000_003
 
@@ -293,10 +294,9 @@ class Fed(Response):
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = [piece for piece in pieces if piece]
-        self._encoding = "utf-8"
 
     def iter_content(self, chunk_size: int | None = 1, decode_unicode: bool = False) -> Iterator[Any]:
-        return self._decode(iter(self._pieces)) if decode_unicode else iter(self._pieces)
+        return decode_pieces(self._pieces, "utf-8") if decode_unicode else iter(self._pieces)
 
 
 @given(TEXTS, st.lists(st.integers(0, 24), max_size=6))

@@ -7,6 +7,7 @@ through a `BodyWriter`. None knows a socket or a session.
 from __future__ import annotations
 
 from .kinds import Body, BytesBody, FileBody, IterableBody, body_of
+from .multipart import MultipartBody, multipart_of
 from .writer import BodyWriter
 
-__all__ = ["Body", "BodyWriter", "BytesBody", "FileBody", "IterableBody", "body_of"]
+__all__ = ["Body", "BodyWriter", "BytesBody", "FileBody", "IterableBody", "MultipartBody", "body_of", "multipart_of"]

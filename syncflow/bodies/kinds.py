@@ -163,6 +163,8 @@ def body_of(data: Any) -> Body:
         return BytesBody(data)
     if isinstance(data, bytearray | memoryview):
         return BytesBody(bytes(data))
+    if hasattr(data, "send") and hasattr(data, "length"):
+        return cast(Body, data)  # it is one; a generator has a send() too, and no length
     if hasattr(data, "read"):
         return FileBody(data)
     if isinstance(data, Iterable):

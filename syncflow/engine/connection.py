@@ -18,7 +18,7 @@ from .transport import Transport
 from .worker import worker_failed
 
 if TYPE_CHECKING:
-    from .dialer import Origin
+    from .origin import Origin
     from .timings import Setup
 
 __all__ = ["Connection", "Home"]

@@ -1,6 +1,7 @@
-"""From a name to a connected transport: resolve, race the addresses, set up TLS.
+"""From an origin to a connected transport: resolve, connect, pass the proxy, set up TLS.
 
-Knows RFC 8305's order and delays, socket options, and the phases of setting up. Knows nothing of pools or HTTP.
+Knows the order of these steps, what each is called in an error, and how long it took. How each is done stands in a file
+of its own. Knows nothing of pools or HTTP.
 
 The caller's thread does the work step by step and waits in between; the worker only tells it when a socket is ready.
 So a caller that gives up, or is told to, takes everything with it, and one deadline holds for all of it.
@@ -8,347 +9,250 @@ So a caller that gives up, or is told to, takes everything with it, and one dead
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import ssl
-from collections.abc import Callable
-from typing import NamedTuple
 
-from ..exceptions import ConnectionError, ConnectTimeout, RequestException, SSLError
+from ..exceptions import InvalidProxyURL, InvalidSchema, ProxyError, RequestException, SSLError
 from ..settings import Watermarks
+from .attempt import Attempt
+from .conversation import Conversation
 from .deadline import Deadline
-from .locks import Condition, new_lock
-from .resolver import Address, Lookup, lookup
+from .nested_tls import NestedTLS
+from .network import DEFAULT_NETWORK, Network
+from .origin import Origin, Proxy, sha256_fingerprint
+from .race import connect_unix, none_allowed, race
+from .resolver import Address, lookup
+from .setting_up import SettingUp
+from .socks import Socks
 from .timings import Setup
-from .tls import TLSTransport, wrap
+from .tls import TLSTransport, client_context, server_name, wrap
 from .transport import Transport
-from .worker import READ, WRITE, Worker, worker_failed
+from .tunnel import Tunnel
+from .worker import READ, Worker
 
-__all__ = ["Dial", "Origin", "interleave"]
+__all__ = ["Dial", "Network"]
 
-# RFC 8305, section 8: "Connection Attempt Delay", recommended.
-ATTEMPT_DELAY = 0.25
-
-# Keep-alive probes: a peer that vanished is noticed after 60 + 5 * 10 s, not after the system's two hours.
-PROBE_AFTER = 60
-PROBE_INTERVAL = 10
-PROBES = 5
+HTTP_PROXIES = frozenset({"http", "https"})
+SOCKS_PROXIES = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
 
 
-class Origin(NamedTuple):
-    """Whom a connection goes to, and all that makes it trustworthy: connections are shared only among equals."""
-
-    scheme: str
-    host: str
-    port: int
-    context: ssl.SSLContext | None = None
-
-    @property
-    def where(self) -> str:
-        """ "host:port", for messages."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-class Attempt:
-    """One socket that is connecting or shaking hands: the worker's client until it becomes a transport or is closed."""
-
-    def __init__(self, dial: Dial, sock: socket.socket, address: Address) -> None:
-        # Never changes, but for `sock`, which becomes a TLS socket over the same descriptor.
-        self.address = address
-        self.sock = sock
-        self._dial = dial
-        self._fd = sock.fileno()
-        # The dialing thread's.
-        self._was_watched = False
-        # Guarded by the dial's lock.
-        self.ready = False
-        self.failure: OSError | None = None  # the address's
-        self.bug: BaseException | None = None  # the worker's
-        self._handed_over = False
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def on_ready(self, events: int) -> None:
-        """Worker only. Once for each `wait`."""
-        self._dial.worker.watch(self, 0)
-        with self._dial.lock:
-            self.ready = True
-            self._dial.cond.notify_all()
-
-    def watch(self, events: int) -> None:
-        """Caller, with the dial's lock held. `ready` will be set when the socket is."""
-        self.ready = False
-        self._was_watched = True
-        worker = self._dial.worker
-        worker.submit(self, lambda: worker.watch(self, events))
-
-    def hand_over(self) -> None:
-        """Caller. The socket goes to a transport, which the worker will watch instead."""
-        with self._dial.lock:
-            if self.bug is not None:
-                raise worker_failed(self._dial.origin.where, self.bug)
-            self._handed_over = True
-        worker = self._dial.worker
-        if self._was_watched:
-            worker.submit(self, lambda: worker.dismiss(self))
-        else:
-            worker.disown(self)
-
-    def close(self) -> None:
-        """Any thread."""
-        self._dial.worker.submit(self, self._close)
-
-    def _close(self) -> None:
-        """Worker only."""
-        self._dial.worker.dismiss(self)
-        self.sock.close()
-
-    def on_failure(self, error: BaseException) -> None:
-        with self._dial.lock:
-            if self._handed_over:
-                return
-            self.bug = error
-            self.ready = True
-            self._dial.cond.notify_all()
-        self.sock.close()
-
-    def on_fork(self) -> None:
-        """The thread that was dialing did not come along."""
-        self.sock.close()
-
-
-class Dial:
+class Dial(SettingUp):
     """The setting up of one connection, by one caller.
 
-    Waits are on `cond` and woken by: a socket that is ready or failed (`Attempt`), the resolver, `cancel`; they end by
-    the next address's turn, `Timeouts.connect` or `Timeouts.total`.
+    Args:
+        worker: tells when sockets are ready.
+        origin: whom to connect to.
+        deadline: of the request for which it is done.
+        watermarks: of the transport.
+        network: how to connect.
     """
 
-    def __init__(self, worker: Worker, origin: Origin, deadline: Deadline, watermarks: Watermarks) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        origin: Origin,
+        deadline: Deadline,
+        watermarks: Watermarks,
+        network: Network = DEFAULT_NETWORK,
+    ) -> None:
+        super().__init__(worker, origin, deadline)
         # Never changes.
-        self.worker = worker
-        self.origin = origin
-        self._deadline = deadline
+        self.network = network
         self._watermarks = watermarks
-        limit = deadline.timeouts.connect
-        self._until = None if limit is None else deadline.clock() + limit
-        # Guards what follows, and the state of every attempt; `cond` is the Condition on it.
-        self.lock = new_lock()
-        self.cond = Condition(self.lock)
-        self._cancelled: RequestException | None = None
-
-    def cancel(self, error: RequestException) -> None:
-        """Any thread. End it now, with `error`."""
-        with self.lock:
-            self._cancelled = error
-            self.cond.notify_all()
 
     def run(self) -> tuple[Transport, Setup]:
         """Caller. All of it.
 
         Raises:
             ConnectionError: the name has no address, or none of them took the connection.
+            ProxyError: the proxy cannot be reached, or refused.
             SSLError: the handshake failed, or the certificate is not trusted.
             ConnectTimeout, TotalTimeout: by the limits.
+            InvalidSchema, InvalidProxyURL, InvalidHeader, ValueError: no connection can be made to such an origin.
         """
-        clock = self._deadline.clock
-        begun = clock()
-        addresses = interleave(self._resolve())
-        resolved = clock()
-        attempt = self._connect(addresses)
-        connected = clock()
         try:
-            transport = self._secure(attempt)
-            attempt.hand_over()
-        except BaseException as error:
-            attempt.close()
-            if isinstance(error, OSError) and not isinstance(error, RequestException):
-                raise ConnectionError(
-                    f"{self.origin.where}: the server ended the connection as soon as it was made: {error}",
-                    phase="connect",
-                ) from error
+            return self._run()
+        except BaseException:
+            for attempt in self.attempts:
+                attempt.close()
             raise
-        secured = connected if self.origin.context is None else clock()
+
+    def _run(self) -> tuple[Transport, Setup]:
+        origin = self.origin
+        way = self._way()
+        context = _context(origin.scheme, origin.context)
+        begun = self.clock()
+        addresses = self._resolve_all(way)
+        resolved = self.clock()
+        attempt = self._connect(addresses)
+        early = b"" if origin.proxy is None else self._pass(origin.proxy, way, attempt)
+        self.is_proxys_turn = False
+        connected = self.clock()
+        transport = self._transport(attempt, context, early)
+        attempt.hand_over()
+        secured = connected if context is None else self.clock()
         return transport, Setup(resolved - begun, connected - resolved, secured - connected)
-
-    def _wake(self) -> None:
-        with self.lock:
-            self.cond.notify_all()
-
-    def _wait_until(self, arrived: Callable[[], bool], phase: str, moment: float | None = None) -> None:
-        """With the lock held. Return when `arrived` or at `moment`; raise when called off or at a limit."""
-        clock = self._deadline.clock
-        while True:
-            if self._cancelled is not None:
-                raise self._cancelled
-            if arrived() or (moment is not None and clock() >= moment):
-                return
-            until = self._until
-            left = self._deadline.wait_time(until)
-            if left == 0.0:
-                raise self._timeout(phase)
-            if moment is not None:
-                left = max(0.0, moment - clock()) if left is None else min(left, max(0.0, moment - clock()))
-            self.cond.wait(left)
-
-    def _timeout(self, phase: str) -> RequestException:
-        at = self._deadline.at
-        if at is not None and self._deadline.clock() >= at:
-            return self._deadline.exceeded(self.origin.where, phase)
-        doing = {"dns": "resolving the name", "connect": "connecting", "tls": "the TLS handshake"}[phase]
-        return ConnectTimeout(
-            f"{self.origin.where}: {doing} was not done after {self._deadline.timeouts.connect:g} s "
-            "(Timeouts.connect); nothing was sent, so trying again is safe",
-            phase=phase,
-        )
 
     # ---------------------------------------------------------------- the steps
 
-    def _resolve(self) -> list[Address]:
-        question: Lookup = lookup(self.origin.host, self.origin.port)
+    def _way(self) -> Tunnel | Socks | None:
+        """How to get through the proxy; None if there is none, or one that takes the requests themselves. Refuses what
+        makes no sense, before anything is sent."""
+        origin, proxy = self.origin, self.origin.proxy
+        if origin.fingerprint is not None:
+            sha256_fingerprint(origin.fingerprint)
+        if proxy is None:
+            return None
+        where = f"{origin.where}: proxy {proxy.where}"
+        if origin.path is not None:
+            raise InvalidProxyURL(f"{where}: no proxy leads to the Unix socket {origin.path!r}; nothing was sent")
+        if proxy.scheme in SOCKS_PROXIES:
+            return Socks(self, proxy)
+        if proxy.scheme not in HTTP_PROXIES:
+            known = ", ".join(sorted(HTTP_PROXIES | SOCKS_PROXIES))
+            raise InvalidSchema(f"{where}: its scheme {proxy.scheme!r} is none of {known}; nothing was sent")
+        return Tunnel(self, proxy) if origin.scheme == "https" else None
+
+    def _resolve_all(self, way: Tunnel | Socks | None) -> list[Address]:
+        """The addresses to connect to. Who resolves for a SOCKS proxy tells it the address."""
+        origin, proxy = self.origin, self.origin.proxy
+        if origin.path is not None:
+            return []
+        if proxy is None:
+            return self._resolve(origin.host, origin.port)
+        if isinstance(way, Socks) and way.resolves_here:
+            way.target = self._choose(self._resolve(origin.host, origin.port), only_ipv4=way.is_version_4)
+        self.is_proxys_turn = True
+        return self._resolve(proxy.host, proxy.port)
+
+    def _resolve(self, host: str, port: int) -> list[Address]:
+        question = lookup(*self.network.redirected(host, port), self.network.resolver)
         if not question.done:
-            question.listen(self._wake)
+            question.listen(self.wake)
             try:
                 with self.lock:
-                    self._wait_until(lambda: question.done, "dns")
+                    self.wait_until(lambda: question.done, "dns")
             finally:
-                question.ignore(self._wake)
+                question.ignore(self.wake)
         if question.error is not None or not question.addresses:
-            raise ConnectionError(
-                f"{self.origin.where}: the name cannot be resolved: {question.error or 'no address'}; "
+            raise self.failure(
+                f"the name cannot be resolved: {question.error or 'no address'}; "
                 "check its spelling and the system's resolver",
-                phase="dns",
+                "dns",
             ) from question.error
         return question.addresses
 
+    def _choose(self, addresses: list[Address], *, only_ipv4: bool) -> tuple[str, int]:
+        """The first address that is allowed: a proxy is asked for one, and there is no race between connections that
+        somebody else makes."""
+        possible = [where for family, where in addresses if family == socket.AF_INET or not only_ipv4]
+        if not possible:
+            raise ProxyError(
+                f"{self.origin.where}: there is no IPv4 address, and SOCKS 4 knows no other; use socks5 or socks4a",
+                phase="dns",
+            )
+        for where in possible:
+            if self.network.allows(where[0]):
+                return where[:2]
+        raise self.failure(none_allowed([where[0] for where in possible]), "connect")
+
     def _connect(self, addresses: list[Address]) -> Attempt:
-        """Race the addresses: each gets a head start over the next, a failure ends it at once (RFC 8305, 5)."""
-        waiting = addresses[::-1]
-        racing: list[Attempt] = []
-        errors: list[OSError] = []
-        next_start = self._deadline.clock()
-        try:
-            while waiting or racing:
-                if waiting and (not racing or self._deadline.clock() >= next_start):
-                    self._begin_attempt(waiting.pop(), racing, errors)
-                    next_start = self._deadline.clock() + ATTEMPT_DELAY
-                with self.lock:
-                    if racing:
-                        moment = next_start if waiting else None
-                        self._wait_until(lambda: any(attempt.ready for attempt in racing), "connect", moment)
-                    arrived = [attempt for attempt in racing if attempt.ready]
-                for attempt in arrived:
-                    racing.remove(attempt)
-                    if self._has_connected(attempt, errors):
-                        return attempt
-                    next_start = self._deadline.clock()
-        finally:
-            for attempt in racing:
-                attempt.close()
-        raise self._no_connection(errors)
+        if self.origin.path is not None:
+            return connect_unix(self, self.network, self.origin.path)
+        return race(self, self.network, addresses)
 
-    def _begin_attempt(self, address: Address, racing: list[Attempt], errors: list[OSError]) -> None:
-        family, where = address
+    def _pass(self, proxy: Proxy, way: Tunnel | Socks | None, attempt: Attempt) -> bytes:
+        """From a connection to the proxy to one that leads to the origin; returns what the origin has said already."""
+        context = _context(proxy.scheme, proxy.context)
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            if context is not None:
+                self._secure_proxy(proxy, context, attempt)
+            if way is None:
+                return b""
+            conversation = Conversation(attempt)
+            way.open(conversation)
+            return conversation.left
+        except RequestException:
+            raise
         except OSError as error:
-            errors.append(error)
-            return
-        _prepare(sock)
-        attempt = Attempt(self, sock, address)
-        self.worker.adopt(attempt)
-        racing.append(attempt)
-        code = sock.connect_ex(where)
-        if code == errno.EINPROGRESS:
-            # On loopback it is done by now, and the second call costs less than a wait. It tells a failure once.
-            code = sock.connect_ex(where)
-            code = 0 if code == errno.EISCONN else code
-        with self.lock:
-            if code in (errno.EINPROGRESS, errno.EALREADY):
-                attempt.watch(WRITE)
-            else:
-                attempt.failure = OSError(code, os.strerror(code)) if code else None
-                attempt.ready = True
+            raise self.failure(f"it ended the connection: {error}; its log may say why", "proxy") from error
 
-    def _has_connected(self, attempt: Attempt, errors: list[OSError]) -> bool:
-        if attempt.bug is not None:
-            raise worker_failed(self.origin.where, attempt.bug)
-        if attempt.failure is None:
-            code = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not code:
-                return True
-            attempt.failure = OSError(code, os.strerror(code))
-        attempt.close()
-        errors.append(OSError(attempt.failure.errno, f"{attempt.address[1][0]}: {attempt.failure.strerror}"))
-        return False
-
-    def _no_connection(self, errors: list[OSError]) -> ConnectionError:
-        tried = "; ".join(str(error.strerror) for error in errors)
-        failure = ConnectionError(
-            f"{self.origin.where}: no connection ({tried}); is the server running, and is this its port?",
-            phase="connect",
-        )
-        failure.__cause__ = errors[-1] if errors else None
-        return failure
-
-    def _secure(self, attempt: Attempt) -> Transport:
-        context = self.origin.context
-        # A server may have left already: asked here, because an SSLSocket that finds out is not closed (before 3.13).
-        attempt.sock.getpeername()
-        if context is None:
-            return Transport(self.worker, attempt.sock, self.origin.where, self._watermarks)
+    def _secure_proxy(self, proxy: Proxy, context: ssl.SSLContext, attempt: Attempt) -> None:
+        attempt.sock.getpeername()  # see `_transport`
         try:
-            self.origin.host.encode("idna")  # here, because Python 3.11's wrap_socket loses the descriptor if it fails
-            attempt.sock = sock = wrap(context, attempt.sock, self.origin.host, self.lock)
-            self._shake_hands(attempt, sock)
+            self._shake_hands(attempt, context, proxy.host)
+        except RequestException:
+            raise
         except (OSError, ValueError) as error:
-            if isinstance(error, RequestException):
-                raise
+            raise self.failure(
+                f"the TLS handshake failed: {error}; does it speak TLS, and is its certificate's authority trusted?",
+                "tls",
+            ) from error
+
+    def _transport(self, attempt: Attempt, context: ssl.SSLContext | None, early: bytes) -> Transport:
+        try:
+            # The server may have left already: asked here, because an SSLSocket that finds out is not closed (before
+            # 3.13).
+            attempt.sock.getpeername()
+            if context is not None:
+                self._secure(attempt, context, early)
+            transport = self._wrapped(attempt.sock)
+        except RequestException:
+            raise
+        except OSError as error:
+            raise self.failure(f"the server ended the connection as soon as it was made: {error}", "connect") from error
+        if self.origin.path is not None:
+            transport.peer = (self.origin.path, 0)
+        return transport
+
+    def _wrapped(self, sock: socket.socket) -> Transport:
+        if isinstance(sock, ssl.SSLSocket | NestedTLS):
+            return TLSTransport(self.worker, sock, self.origin.where, self._watermarks)
+        return Transport(self.worker, sock, self.origin.where, self._watermarks)
+
+    def _secure(self, attempt: Attempt, context: ssl.SSLContext, early: bytes) -> None:
+        try:
+            self._shake_hands(attempt, context, self.origin.host, early)
+        except RequestException:
+            raise
+        except (OSError, ValueError) as error:
             raise SSLError(
                 f"{self.origin.where}: the TLS handshake failed: {error}; "
                 "verify= takes a file of certificate authorities to trust",
                 phase="tls",
             ) from error
-        return TLSTransport(self.worker, sock, self.origin.where, self._watermarks)
+        if self.origin.fingerprint is not None:
+            self._check_fingerprint(attempt.sock, sha256_fingerprint(self.origin.fingerprint))
 
-    def _shake_hands(self, attempt: Attempt, sock: ssl.SSLSocket) -> None:
-        while True:
-            with self.lock:
-                try:
-                    sock.do_handshake()
-                    return
-                except ssl.SSLWantReadError:
-                    events = READ
-                except ssl.SSLWantWriteError:
-                    events = WRITE
-                attempt.watch(events)
-                self._wait_until(lambda: attempt.ready, "tls")
-            if attempt.bug is not None:
-                raise worker_failed(self.origin.where, attempt.bug)
+    def _shake_hands(self, attempt: Attempt, context: ssl.SSLContext, host: str, early: bytes = b"") -> None:
+        """TLS over what there is, which may be TLS. Raises OSError or ValueError."""
+        name = server_name(host)
+        secure: ssl.SSLSocket | NestedTLS
+        if isinstance(attempt.sock, ssl.SSLSocket):
+            secure = NestedTLS(attempt.sock, context, name, early)
+        else:
+            secure = wrap(context, attempt.sock, name, self.lock)
+        attempt.sock = secure
+        attempt.perform(secure.do_handshake, READ, "tls")
 
+    def _check_fingerprint(self, sock: socket.socket, expected: str) -> None:
+        assert isinstance(sock, ssl.SSLSocket | NestedTLS)
+        certificate = sock.getpeercert(binary_form=True)
+        assert isinstance(certificate, bytes)  # a client never shakes hands with a server that shows none
+        import hashlib  # late: few programs need them
+        import hmac
 
-def interleave(addresses: list[Address]) -> list[Address]:
-    """The system's order, with the families taking turns (RFC 8305, section 4)."""
-    if not addresses:
-        return []
-    first = [address for address in addresses if address[0] == addresses[0][0]]
-    others = [address for address in addresses if address[0] != addresses[0][0]]
-    mixed: list[Address] = []
-    while first or others:
-        if first:
-            mixed.append(first.pop(0))
-        if others:
-            mixed.append(others.pop(0))
-    return mixed
+        shown = hashlib.sha256(certificate).hexdigest()
+        if not hmac.compare_digest(shown, expected):
+            raise SSLError(
+                f"{self.origin.where}: the server's certificate has the fingerprint {shown}, expected was {expected}; "
+                "has it been renewed, or is this another server?",
+                phase="tls",
+            )
 
 
-def _prepare(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", PROBE_AFTER), ("TCP_KEEPINTVL", PROBE_INTERVAL), ("TCP_KEEPCNT", PROBES)):
-        if hasattr(socket, option):  # each system has its own set
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+def _context(scheme: str, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """For TLS to who is reached by `scheme`; never none for "https": what was to be secret is not sent in the open."""
+    if scheme != "https":
+        return None
+    return client_context(True) if context is None else context

@@ -21,8 +21,8 @@ from time import monotonic
 from ..exceptions import RequestException
 from ..settings import PoolLimits
 from .connection import Connection
-from .dialer import Origin
 from .locks import Condition, new_lock
+from .origin import Origin
 
 __all__ = ["Ledger", "Ticket", "Verdict"]
 

@@ -15,8 +15,10 @@ from ..exceptions import PoolTimeout, RequestException, SessionClosed
 from ..settings import PoolLimits, Watermarks
 from .connection import Connection
 from .deadline import Deadline
-from .dialer import Dial, Origin
+from .dialer import Dial
 from .ledger import Ledger, Ticket, Verdict
+from .network import DEFAULT_NETWORK, Network
+from .origin import Origin
 from .worker import Timer, Worker
 
 __all__ = ["Pool"]
@@ -29,14 +31,17 @@ class Pool:
         worker: the thread that watches them.
         limits: how many, and how long they are kept.
         watermarks: of their buffers.
+        network: how they are made.
     """
 
-    def __init__(self, worker: Worker, limits: PoolLimits, watermarks: Watermarks) -> None:
+    def __init__(
+        self, worker: Worker, limits: PoolLimits, watermarks: Watermarks, network: Network = DEFAULT_NETWORK
+    ) -> None:
         # Never changes.
         self.worker = worker
         self.limits = limits
         self.watermarks = watermarks
-        self._expiry = Expiry(self)
+        self.network = network
         self._closed = False  # to new requests
         self._begin()
         _pools.add(self)
@@ -46,6 +51,7 @@ class Pool:
         self._lock = threading.Lock()
         self._ledger = Ledger(self.limits)
         self._dials: set[Dial] = set()
+        self._expiry = Expiry(self)
         self._timer_at: float | None = None  # the moment for which `_expiry` was set
 
     # ---------------------------------------------------------------- getting a connection: the caller
@@ -137,7 +143,7 @@ class Pool:
 
     def _open_connection(self, origin: Origin, deadline: Deadline) -> Connection:
         """The caller was granted a place: set the connection up, or give the place back."""
-        dial = Dial(self.worker, origin, deadline, self.watermarks)
+        dial = Dial(self.worker, origin, deadline, self.watermarks, self.network)
         try:
             with self._lock:
                 self._check_open(origin)
@@ -186,7 +192,9 @@ class Pool:
                     self._timer_at = due
             self._act(verdict)
             if timer_is_late:
-                self.worker.submit(self._expiry, self._expiry.schedule)
+                assert due is not None
+                when = due
+                self.worker.submit(self._expiry, lambda: self._expiry.look_at(when))
         except BaseException:
             self._recover()
             raise
@@ -290,14 +298,26 @@ class Expiry:
         self._worker = pool.worker
         # Worker only.
         self._timer: Timer | None = None
+        self._when = 0.0  # it strikes
 
-    def schedule(self) -> None:
-        """Worker only. Look for what has expired, now and when it will be time again."""
-        self.cancel()
+    def look_at(self, when: float) -> None:
+        """Worker only. Look for what has expired at that moment, or earlier if that was asked for.
+
+        Not now: the connection that was given back a moment ago is mostly in use again, and there would be nothing to
+        wait for, and everything to begin anew with the next one.
+        """
+        if self._timer is None or when < self._when:
+            self.cancel()
+            self._when = when
+            self._timer = self._worker.call_at(when, self, self._look)
+
+    def _look(self) -> None:
+        """Worker only. See to what has expired, and come back when it will be time again."""
+        self._timer = None
         pool = self._pool()
         again = pool.expire() if pool is not None else None
         if again is not None:
-            self._timer = self._worker.call_at(again, self, self.schedule)
+            self.look_at(again)
 
     def cancel(self) -> None:
         """Worker only."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["NO_SETUP", "Setup", "Timings"]
+__all__ = ["NO_SETUP", "NO_TIMINGS", "Setup", "Timings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +34,6 @@ class Timings:
     sent: float | None
     first_byte: float | None
     total: float | None
+
+
+NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0, None, None, None)

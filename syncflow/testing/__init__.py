@@ -24,17 +24,21 @@ if TYPE_CHECKING:
         truncated,
         unasked_bytes,
     )
+    from syncflow.testing.http_proxy import HTTPProxy
     from syncflow.testing.nginx import Nginx, NotInstalled
     from syncflow.testing.patterns import pattern, pattern_pieces, pattern_sha256
     from syncflow.testing.receiver import Receipt, Receiver
     from syncflow.testing.receiver_process import ReceiverProcess
     from syncflow.testing.scripted import Peer, ScriptedServer
+    from syncflow.testing.socks_server import SocksRequest, SocksServer
+    from syncflow.testing.tinyproxy import Tinyproxy
     from syncflow.testing.waiting import eventually
     from syncflow.testing.wire import Request, chunk, last_chunk, reply, reply_head
 
 __all__ = [
     "AppServer",
     "Endpoint",
+    "HTTPProxy",
     "Nginx",
     "NotInstalled",
     "Peer",
@@ -44,6 +48,9 @@ __all__ = [
     "Request",
     "Response",
     "ScriptedServer",
+    "SocksRequest",
+    "SocksServer",
+    "Tinyproxy",
     "chunk",
     "closes_idle",
     "continue_then",
@@ -82,6 +89,7 @@ _HOMES = {
     "trickle": "hostile",
     "truncated": "hostile",
     "unasked_bytes": "hostile",
+    "HTTPProxy": "http_proxy",
     "Nginx": "nginx",
     "NotInstalled": "nginx",
     "pattern": "patterns",
@@ -92,6 +100,9 @@ _HOMES = {
     "ReceiverProcess": "receiver_process",
     "Peer": "scripted",
     "ScriptedServer": "scripted",
+    "SocksRequest": "socks_server",
+    "SocksServer": "socks_server",
+    "Tinyproxy": "tinyproxy",
     "eventually": "waiting",
     "Request": "wire",
     "chunk": "wire",

@@ -105,27 +105,31 @@ class AppServer(Server):
         # A reply to HEAD, and these two, end with the head, whatever it says of a length (RFC 9112, 6.3).
         bodiless = request.method == "HEAD" or response.status in (204, 304)
         send, body = connection.sock.sendall, response.body
+        fields = pairs(response.headers)
+        if not request.keeps_alive:
+            fields.append(("Connection", "close"))  # RFC 9112, section 9.6
         if isinstance(body, bytes):
-            sent = reply(response.status, body, response.headers)
+            sent = reply(response.status, body, fields)
             send(sent.removesuffix(body) if bodiless else sent)
             return
         try:
             if bodiless:
-                send(reply_head(response.status, response.headers))
+                send(reply_head(response.status, fields))
             else:
-                _send_pieces(send, response, body)
+                _send_pieces(send, response.status, fields, body)
         finally:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
 
 
-def _send_pieces(send: Callable[[bytes], object], response: Response, pieces: Iterable[bytes]) -> None:
-    fields = pairs(response.headers)
+def _send_pieces(
+    send: Callable[[bytes], object], status: int, fields: list[tuple[str, str]], pieces: Iterable[bytes]
+) -> None:
     framed = any(name.lower() == "content-length" for name, _ in fields)
     if not framed:
         fields.append(("Transfer-Encoding", "chunked"))
-    send(reply_head(response.status, fields))
+    send(reply_head(status, fields))
     for piece in pieces:
         if piece:
             send(piece if framed else chunk(piece))

@@ -18,9 +18,12 @@ import trustme
 
 from syncflow import ConnectionError as Failure
 from syncflow import ConnectTimeout, SSLError, Timeouts, TotalTimeout, Watermarks
-from syncflow.engine import dialer, resolver
+from syncflow.engine import race, resolver
+from syncflow.engine.attempt import Attempt
 from syncflow.engine.deadline import Deadline
-from syncflow.engine.dialer import Attempt, Dial, Origin, interleave
+from syncflow.engine.dialer import Dial
+from syncflow.engine.origin import Origin
+from syncflow.engine.race import Race, interleave
 from syncflow.engine.resolver import Address
 from syncflow.engine.timings import Setup
 from syncflow.engine.tls import client_context
@@ -103,13 +106,13 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The ports that were tried, in their order."""
     ports: list[int] = []
-    begin = Dial._begin_attempt
+    begin = Race._begin
 
-    def spy(self: Dial, address: Address, *rest: Any) -> None:
+    def spy(self: Race, address: Address) -> bool:
         ports.append(address[1][1])
-        begin(self, address, *rest)
+        return begin(self, address)
 
-    monkeypatch.setattr(Dial, "_begin_attempt", spy)
+    monkeypatch.setattr(Race, "_begin", spy)
     return ports
 
 
@@ -145,7 +148,7 @@ def test_the_families_take_turns(given: list[Address], expected: list[Address]) 
 def test_the_next_address_begins_while_the_first_hangs(
     worker: Worker, names: Names, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", SOON)
+    monkeypatch.setattr(race, "ATTEMPT_DELAY", SOON)
     with full_backlog() as hangs, AppServer() as server:
         names.lead_to(hangs.port, server.port)
         with run(dial_to(worker, 80, host="name.test")) as (transport, _):
@@ -156,7 +159,7 @@ def test_the_next_address_begins_while_the_first_hangs(
 def test_the_first_has_a_head_start(
     worker: Worker, names: Names, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", NEVER)
+    monkeypatch.setattr(race, "ATTEMPT_DELAY", NEVER)
     with AppServer() as first, AppServer() as second:
         names.lead_to(first.port, second.port)
         with run(dial_to(worker, 80, host="name.test")) as (transport, _):
@@ -168,7 +171,7 @@ def test_the_first_has_a_head_start(
 def test_a_refusal_makes_way_at_once(
     worker: Worker, names: Names, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", NEVER)
+    monkeypatch.setattr(race, "ATTEMPT_DELAY", NEVER)
     with refused_port() as refuses, AppServer() as server:
         names.lead_to(refuses.port, server.port)
         with run(dial_to(worker, 80, host="name.test")) as (transport, _):
@@ -181,14 +184,13 @@ def test_a_refusal_while_another_hangs_makes_way_too(
 ) -> None:
     """The third begins because the second failed, not because its time has come."""
     delays = iter([SOON])
-    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", SOON)
-    begin = Dial._begin_attempt
+    begin = Race._begin
 
-    def later(self: Dial, *rest: Any) -> None:
-        begin(self, *rest)
-        monkeypatch.setattr(dialer, "ATTEMPT_DELAY", next(delays, NEVER))
+    def later(self: Race, address: Address) -> bool:
+        monkeypatch.setattr(race, "ATTEMPT_DELAY", next(delays, NEVER))
+        return begin(self, address)
 
-    monkeypatch.setattr(Dial, "_begin_attempt", later)
+    monkeypatch.setattr(Race, "_begin", later)
     with full_backlog() as hangs, refused_port() as refuses, AppServer() as server:
         names.lead_to(hangs.port, refuses.port, server.port)
         with run(dial_to(worker, 80, host="name.test")) as (transport, _):
@@ -199,7 +201,7 @@ def test_a_refusal_while_another_hangs_makes_way_too(
 def test_a_family_that_the_system_lacks_makes_way(
     worker: Worker, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", NEVER)
+    monkeypatch.setattr(race, "ATTEMPT_DELAY", NEVER)
 
     class NoIPv6(socket.socket):
         def __init__(self, family: int = -1, *rest: Any, **named: Any) -> None:
@@ -210,7 +212,7 @@ def test_a_family_that_the_system_lacks_makes_way(
     with AppServer() as server:
         names.addresses = [v6(1), (socket.AF_INET, server.address)]
         dial = dial_to(worker, 80, host="name.test")
-        monkeypatch.setattr(dialer.socket, "socket", NoIPv6)
+        monkeypatch.setattr(race.socket, "socket", NoIPv6)
         with run(dial) as (transport, _):
             assert transport.peer == server.address
 
@@ -244,13 +246,13 @@ def test_a_connection_that_takes_its_time(worker: Worker, monkeypatch: pytest.Mo
     """Over loopback connecting is done at once, and the worker is never asked. It is to tell what it saw once, and not
     to spin until the caller has come to it."""
     told: list[int] = []
-    on_ready, has_connected = Attempt.on_ready, Dial._has_connected
+    on_ready, has_connected = Attempt.on_ready, Race._has_connected
 
     def spy(self: Attempt, events: int) -> None:
         told.append(events)
         on_ready(self, events)
 
-    def take_time(self: Dial, *rest: Any) -> bool:
+    def take_time(self: Race, *rest: Any) -> bool:
         for _ in range(3):
             run_on(worker, lambda: None)
         return has_connected(self, *rest)
@@ -258,8 +260,8 @@ def test_a_connection_that_takes_its_time(worker: Worker, monkeypatch: pytest.Mo
     with AppServer() as server:
         dial = dial_to(worker, server.port)
         monkeypatch.setattr(Attempt, "on_ready", spy)
-        monkeypatch.setattr(Dial, "_has_connected", take_time)
-        monkeypatch.setattr(dialer.socket, "socket", Slow)
+        monkeypatch.setattr(Race, "_has_connected", take_time)
+        monkeypatch.setattr(race.socket, "socket", Slow)
         with run(dial) as (transport, _):
             assert transport.peer == server.address
     assert told == [WRITE]
@@ -290,7 +292,7 @@ def test_connecting_ends_in_time(worker: Worker) -> None:
 
 
 def test_all_addresses_share_the_limit(worker: Worker, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", SOON / 5)
+    monkeypatch.setattr(race, "ATTEMPT_DELAY", SOON / 5)
     with full_backlog() as first, full_backlog() as second:
         names.lead_to(first.port, second.port)
         assert isinstance(refuse(dial_to(worker, 80, Timeouts(connect=SOON), host="name.test")), ConnectTimeout)
@@ -365,7 +367,7 @@ def test_a_resolver_that_is_stuck_costs_nobody_his_deadline(worker: Worker, name
     assert isinstance(error, ConnectTimeout)
     (thread,) = names.threads
     assert thread.is_alive(), "it is stuck for as long as it likes"
-    assert resolver._under_way["name.test", 80]._listeners == [], "nobody listens any more"
+    assert resolver._under_way["name.test", 80, id(None)]._listeners == [], "nobody listens any more"
     with AppServer() as server:
         with run(dial_to(worker, server.port)) as (transport, _):
             assert transport.peer == server.address
@@ -534,7 +536,7 @@ def test_the_sockets_options(worker: Worker) -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.gettimeout() == 0.0
         if hasattr(socket, "TCP_KEEPIDLE"):
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == dialer.PROBE_AFTER
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == race.PROBE_AFTER
 
 
 class Clock:
@@ -567,13 +569,13 @@ def test_how_long_each_step_took(
         # Called by the server's side in the middle of the handshake.
         context.sni_callback = lambda *_: clock.advance(4)  # type: ignore[assignment]
     names.before = lambda: clock.advance(1)
-    begin = Dial._begin_attempt
+    begin = Race._begin
 
-    def slowly(self: Dial, *rest: Any) -> None:
+    def slowly(self: Race, address: Address) -> bool:
         clock.advance(2)
-        begin(self, *rest)
+        return begin(self, address)
 
-    monkeypatch.setattr(Dial, "_begin_attempt", slowly)
+    monkeypatch.setattr(Race, "_begin", slowly)
     with AppServer(ssl_context=context) as server:
         names.lead_to(server.port)
         trust = client_context(str(ca_file)) if secured else None
@@ -581,8 +583,3 @@ def test_how_long_each_step_took(
         dial = Dial(worker, origin, Deadline(Timeouts(connect=None), clock), Watermarks())
         with run(dial) as (_, setup):
             assert setup == Setup(dns=1.0, connect=2.0, tls=4.0 if secured else 0.0)
-
-
-def test_an_ipv6_address_is_written_in_brackets() -> None:
-    assert Origin("http", "::1", 8080).where == "[::1]:8080"
-    assert Origin("http", "localhost", 8080).where == "localhost:8080"

@@ -27,8 +27,8 @@ from hypothesis.stateful import (
 
 from syncflow import PoolLimits
 from syncflow.engine import ledger as module
-from syncflow.engine.dialer import Origin
 from syncflow.engine.ledger import WATCH_AFTER, Ledger, Ticket, Verdict
+from syncflow.engine.origin import Origin
 
 from .rig import Call
 

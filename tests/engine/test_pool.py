@@ -18,8 +18,9 @@ from syncflow import PoolLimits, PoolTimeout, Session, SessionClosed, Timeouts, 
 from syncflow.engine import ledger as ledger_module
 from syncflow.engine.connection import Connection
 from syncflow.engine.deadline import Deadline
-from syncflow.engine.dialer import Dial, Origin
+from syncflow.engine.dialer import Dial
 from syncflow.engine.ledger import Ticket
+from syncflow.engine.origin import Origin
 from syncflow.engine.pool import Pool
 from syncflow.engine.worker import Worker
 from syncflow.testing import (

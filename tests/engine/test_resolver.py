@@ -176,7 +176,7 @@ def test_numbers_need_no_thread(system: System, host: str, expected: Any) -> Non
     assert (system.asked, system.threads) == ([], [])
 
 
-@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "fe80::1%lo", "1.2.3.4.5"])
+@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "fe80::1%no-such-zone", "127.0.0.1%lo", "1.2.3.4.5"])
 def test_odd_notations_are_for_the_system(system: System, host: str) -> None:
     assert not lookup(host, 80).done
     system.gate.set()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from syncflow import PoolLimits, RequestException, Session, Timeouts
+from syncflow.bodies import multipart_of
 from syncflow.testing import pattern_pieces
 
 LIMITS = Timeouts(connect=20, read=60, write=60, pool=20)
@@ -72,6 +73,12 @@ def upload_pushed(session: Session, order: dict[str, Any]) -> object:
         for piece in pieces(order["size"]):
             upload.write(piece)
     return answer(upload.response)
+
+
+def upload_multipart(session: Session, order: dict[str, Any]) -> object:
+    body = multipart_of({"field": "value"}, {"file": Path(order["path"])})
+    response = session.post(order["url"], data=body, headers={"Content-Type": body.content_type})
+    return {"answer": answer(response), "announced": int(response.request.headers["Content-Length"])}
 
 
 def answer(response: Any) -> object:
@@ -133,6 +140,7 @@ ORDERS: dict[str, Callable[[Session, dict[str, Any]], object]] = {
     "upload hoarded": upload_hoarded,
     "upload generator": upload_generator,
     "upload pushed": upload_pushed,
+    "upload multipart": upload_multipart,
     "download": download,
     "crowd": crowd,
 }

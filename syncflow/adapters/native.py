@@ -1,0 +1,303 @@
+"""How a prepared request is sent: a route, a connection, the head, the body, the answer; and when it is sent again.
+
+Knows the order of these steps and what an interruption of each means. Knows nothing of what persists across requests
+(sessions) nor of how bytes travel (the engine).
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from ..bodies import BodyWriter, BytesBody
+from ..engine.deadline import Deadline
+from ..engine.dialer import Network
+from ..engine.exchange import Exchange, StaleConnection
+from ..engine.pool import Pool
+from ..engine.sending import Piece
+from ..engine.worker import Worker, shared_worker
+from ..exceptions import ConnectionError, InvalidHeader, RequestException
+from ..http1 import BodyFraming, ChunkedFraming, InvalidRequest, LengthFraming, NoBody, request_head
+from ..models import PreparedRequest
+from ..responses import Response
+from ..routes import CertTypes, ProxyTypes, Route, Trust, VerifyTypes, route_of
+from ..settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
+
+__all__ = ["BaseAdapter", "HTTPAdapter"]
+
+# RFC 9110, section 9.2.2: sending these twice has the effect of sending them once.
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+
+# How long a body waits for 100 (Continue): curl waits as long. RFC 9110, section 10.1.1, says not to wait for ever.
+CONTINUE_PATIENCE = 1.0
+
+# Serialized heads that an adapter remembers.
+HEADS_KEPT = 256
+
+# A body up to this size goes with the head, in one system call.
+SMALL_BODY = 16384
+
+# The phases in which nothing of the request has been sent.
+SETTING_UP = frozenset({"dns", "connect", "proxy", "tls"})
+
+
+class BaseAdapter(abc.ABC):
+    """What a session sends requests through; mounted for a prefix of URLs by `Session.mount`."""
+
+    @abc.abstractmethod
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Any:
+        """Send `request` and return the response."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End everything."""
+
+
+class HTTPAdapter(BaseAdapter):
+    """Sends requests over a pool of connections. Any thread may use it.
+
+    Args:
+        pool_connections: as in `requests`, the number of hosts; with `pool_maxsize` it says how many connections there
+            may be in all.
+        pool_maxsize: connections at once for one host. Who needs one more waits, for `Timeouts.pool`.
+        max_retries: how often a connection that could not be made is tried again. Nothing had been sent.
+        pool_block: as in `requests`; callers wait for a connection in any case.
+        limits: of the pool, in place of the first two.
+        watermarks: of each connection's buffers.
+        network: how connections are made.
+        trust: what is demanded of servers, beyond `verify=`.
+        worker: the thread that watches the sockets; None is the one that all sessions share.
+    """
+
+    def __init__(
+        self,
+        pool_connections: int = 10,
+        pool_maxsize: int = 10,
+        max_retries: int = 0,
+        pool_block: bool = False,
+        *,
+        limits: PoolLimits | None = None,
+        watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
+        network: Network = Network(),  # noqa: B008  # frozen
+        trust: Trust = Trust(),  # noqa: B008  # frozen
+        worker: Worker | None = None,
+    ) -> None:
+        retries: Any = max_retries  # programs written for `requests` may pass urllib3's Retry
+        if not isinstance(retries, int) or retries < 0:
+            raise TypeError(f"max_retries is a number of tries from 0, not {retries!r}")
+        if limits is None:
+            limits = PoolLimits(per_host=pool_maxsize, total=max(100, pool_connections * pool_maxsize))
+        self.max_retries = max_retries
+        self._trust = trust
+        self._settings = {"limits": limits, "watermarks": watermarks, "network": network, "trust": trust}
+        self._pool = Pool(worker or shared_worker(), limits, watermarks, network)
+        # Heads that were written before, by all that is in them. Any thread; the worst of a race is a head too many.
+        self._heads: dict[tuple[object, ...], bytes] = {}
+        # Whether the user has said that the session is over; never becomes False again.
+        self._retired = False
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: TimeoutTypes | Deadline = None,
+        verify: VerifyTypes = True,
+        cert: CertTypes = None,
+        proxies: ProxyTypes = None,
+    ) -> Response:
+        """Send the request with its body and wait for the answer; for all of it unless `stream`.
+
+        A redirect is an answer like any other, and hooks are not called.
+        """
+        deadline = timeout if isinstance(timeout, Deadline) else Deadline(Timeouts.of(timeout))
+        route = self.route(request, verify, cert, proxies)
+        head = self.head(request, route)
+        tries_left = self.max_retries
+        while True:
+            try:
+                return self._send_once(request, head, deadline, route, stream=stream)
+            except StaleConnection as error:
+                # One of another request may come out of the body, which may be made of that one's answer.
+                if error.request is not request or not _may_repeat(request):
+                    raise
+                if request.content is not None:
+                    request.content.rewind()
+            except ConnectionError as error:
+                if error.request is not request or error.phase not in SETTING_UP or not tries_left:
+                    raise
+                tries_left -= 1
+
+    def _send_once(
+        self, request: PreparedRequest, head: bytes, deadline: Deadline, route: Route, *, stream: bool
+    ) -> Response:
+        exchange = self.exchange(request, deadline, route)
+        try:
+            send_request(exchange, request, head)
+            answer = exchange.wait_answered(whole=not stream)
+            response = Response.received(request, exchange, answer.status, answer.reason, answer.fields, self)
+        except BaseException as error:
+            exchange.abandon(error)
+            if isinstance(error, RequestException):
+                error.request = error.request or request
+                answered = exchange.head
+                if error.request is request and answered is not None and error.response is None:
+                    error.response = Response.received(
+                        request, exchange, answered.status, answered.reason, answered.fields, self
+                    )
+            raise
+        if not stream:
+            response.fetch()
+        return response
+
+    def route(self, request: PreparedRequest, verify: VerifyTypes, cert: CertTypes, proxies: ProxyTypes) -> Route:
+        """Which way the request goes. Raises what `route_of` raises."""
+        route = route_of(request.target, verify, cert, proxies, self._trust)
+        proxy = route.origin.proxy
+        if proxy is not None and not proxy.authorization and "proxy-authorization" in request.headers:
+            proxy = proxy._replace(authorization=request.headers["proxy-authorization"])
+            route = route._replace(origin=route.origin._replace(proxy=proxy))
+        return route
+
+    def exchange(self, request: PreparedRequest, deadline: Deadline, route: Route) -> Exchange:
+        """A connection for the request, on which nothing has been sent yet."""
+        begun = deadline.clock()
+        try:
+            while True:
+                connection = self._pool.connection(route.origin, deadline)
+                try:
+                    pooled = deadline.clock() - begun
+                    if connection.uses == 0:
+                        setup = connection.setup
+                        pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
+                    exchange = Exchange(connection, request.method, deadline, pooled)
+                    exchange.persists = not asks_to_close(request)
+                    if connection.begin(exchange):
+                        return exchange
+                except BaseException:  # an interrupt: nobody would give it back
+                    connection.close()
+                    raise
+        except RequestException as error:
+            error.request = request
+            raise
+
+    def head(self, request: PreparedRequest, route: Route) -> bytes:
+        """The bytes of the request's head; what a session sends is mostly what it has sent before.
+
+        Raises:
+            InvalidHeader: it may not be sent.
+        """
+        authorization = route.origin.proxy.authorization if route.origin.proxy and route.is_forwarded else None
+        key = (request.method, request.target, route.is_forwarded, authorization, *request.headers.pairs())
+        try:
+            head = self._heads.get(key)
+        except TypeError:  # something that cannot even be hashed stands where a str should
+            return serialize(request, route)
+        if head is None:
+            head = serialize(request, route)
+            if len(self._heads) >= HEADS_KEPT:
+                self._heads.clear()
+            self._heads[key] = head
+        return head
+
+    def close(self) -> None:
+        """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
+        self._retired = True
+        self._pool.close()
+
+    def retire(self) -> None:
+        """Any thread. Begin nothing new; what is under way goes on to its end."""
+        self._retired = True
+        self._pool.retire()
+
+    def retire_from_finalizer(self) -> bool:
+        """Any thread, at any moment. As `retire`; whether anything was open that should have been closed."""
+        was_open = self._pool.has_connections and not self._retired
+        self._pool.retire_from_finalizer()
+        return was_open
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the connections: where it is unpickled it begins anew, on that process's worker."""
+        return {"max_retries": self.max_retries, **self._settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # as if it were made there
+
+
+def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> None:
+    """Send head and body, or as much of them as the server lets pass before it answers."""
+    content = request.content
+    if content is None:
+        exchange.start(head, [], has_body=False, last=True)
+        return
+    waits = expects_continue(request)
+    framing = framing_of(request)
+    if (
+        type(content) is BytesBody
+        and content.length <= SMALL_BODY
+        and type(framing) is not ChunkedFraming
+        and not waits
+    ):
+        body: list[Piece] = [(memoryview(content.content), content.length)]
+        exchange.start(head, body, has_body=True, last=True)
+        return
+    if not exchange.start(head, [], has_body=True, last=framing.remaining == 0):
+        return
+    if waits:
+        exchange.wait_for_continue(CONTINUE_PATIENCE)
+        if exchange.answered:
+            return  # a generator is not even begun
+    writer = BodyWriter(exchange, framing)
+    if content.send(writer):
+        writer.finish()
+
+
+def serialize(request: PreparedRequest, route: Route) -> bytes:
+    """The head's bytes. Raises InvalidHeader: nothing was sent.
+
+    What is for the proxy goes to the proxy only (CVE-2023-32681): into a request that is forwarded by it; through a
+    tunnel it is no business of the server's.
+    """
+    target = request.target
+    fields = [pair for pair in request.headers.pairs() if pair[0].lower() != "proxy-authorization"]
+    if "host" not in request.headers:
+        fields.insert(0, ("Host", target.authority))
+    asked = target.path
+    if route.is_forwarded:
+        asked = f"{target.scheme}://{target.authority}{target.path}"
+        if route.origin.proxy is not None and route.origin.proxy.authorization:
+            fields.append(("Proxy-Authorization", route.origin.proxy.authorization))
+    try:
+        return request_head(request.method, asked, fields)
+    except InvalidRequest as error:
+        raise InvalidHeader(f"{target.authority}: {error}; nothing was sent", request=request) from error
+
+
+def framing_of(request: PreparedRequest) -> BodyFraming:
+    """What the head has announced."""
+    length = request.headers.get("Content-Length")
+    if length is not None:
+        return LengthFraming(int(length))
+    return ChunkedFraming() if "Transfer-Encoding" in request.headers else NoBody()
+
+
+def expects_continue(request: PreparedRequest) -> bool:
+    """Whether the user asked for the server's word before the body (RFC 9110, section 10.1.1)."""
+    return request.headers.get("Expect", "").lower() == "100-continue"
+
+
+def asks_to_close(request: PreparedRequest) -> bool:
+    """Whether it is the last one on its connection, whatever the server says (RFC 9112, section 9.6)."""
+    options = request.headers.get("Connection", "")
+    return options != "keep-alive" and "close" in [option.strip().lower() for option in options.split(",")]
+
+
+def _may_repeat(request: PreparedRequest) -> bool:
+    return request.method in IDEMPOTENT and (request.content is None or request.content.can_rewind)

@@ -1,0 +1,452 @@
+"""The response to a request, as users read it: headers, cookies, text, lines, JSON, redirects.
+
+Most of it is made when it is asked for. Knows what a body is decoded from and to. Knows nothing of connections: a body
+is read from a `Source`, which is an exchange of the engine, another library's response, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .decoders import Decoder, decoder_of
+from .engine.timings import Timings
+from .exceptions import Cancelled, HTTPError, JSONDecodeError, RequestException, StreamConsumedError
+from .links import parse_header_links
+from .sources import NO_SOURCE, RawBody, Source, ended_by
+from .structures import CaseInsensitiveDict
+from .text import charset_of, decode, decode_pieces, guess_encoding, split_lines
+
+if TYPE_CHECKING:
+    from .cookies import RequestsCookieJar
+    from .models import PreparedRequest
+
+__all__ = ["REDIRECT_STATI", "Response"]
+
+ITER_CHUNK_SIZE = 512
+READ_SIZE = 65536
+
+# RFC 9110, section 15.4: those that say where to ask instead.
+REDIRECT_STATI = (301, 302, 303, 307, 308)
+
+# Most fields are passed over without lowering their name.
+_NOTABLE_LENGTHS = frozenset({len("content-encoding"), len("set-cookie")})
+
+# As much of a server's message as an exception shows.
+NOTE_LINES = 5
+NOTE_CHARACTERS = 500
+
+
+class Response:
+    """The answer to a request.
+
+    A context manager: leaving it closes the response. One that is read to its end needs no closing. Its methods may
+    be called from one thread at a time, except `close`, which any thread may call at any moment.
+
+    Attributes:
+        status_code: e.g. 200.
+        reason: the server's words for it.
+        url: of the request that was answered: the last one, after redirects.
+        request: the `PreparedRequest`.
+        history: the responses that led here, the oldest first.
+        encoding: how `text` is decoded; from the charset of Content-Type, may be set.
+        connection: the adapter that sent the request.
+    """
+
+    # What a pickle keeps, by the names that `requests` has for it.
+    __attrs__ = (
+        "_content",
+        "status_code",
+        "url",
+        "headers",
+        "history",
+        "encoding",
+        "reason",
+        "cookies",
+        "elapsed",
+        "request",
+    )
+
+    # What a response that is made by hand begins with.
+    request: PreparedRequest | None = None
+    connection: Any = None
+    url: str = None  # type: ignore[assignment]  # until it is set, as in `requests`
+    status_code: int = None  # type: ignore[assignment]
+    reason: str = None  # type: ignore[assignment]
+    _fields: list[tuple[str, str]] = []  # noqa: RUF012  # replaced, never changed
+    _exchange: Source = NO_SOURCE
+    # Made when they are asked for, or set.
+    _headers: CaseInsensitiveDict[str] | None = None
+    _history: list[Response] | None = None
+    _cookies: RequestsCookieJar | None = None
+    _elapsed: datetime.timedelta | None = None
+    _encoding: str | None = None
+    _raw: Any = None
+    _next: PreparedRequest | None = None
+    # What its fields tell, noted as they came.
+    _is_encoded = False
+    _sets_cookies = False
+    # The body: whole and decoded; read by now, or being read; undone of its codings.
+    _content: bytes | None = None
+    _consumed = False
+    _decoder: Decoder | None = None
+    # Whether the user has asked for a stream; only who did is told that it was dropped unread.
+    _streamed = False
+
+    @classmethod
+    def received(
+        cls,
+        request: PreparedRequest,
+        source: Source,
+        status: int,
+        reason: str,
+        fields: list[tuple[str, str]],
+        connection: Any,
+    ) -> Response:
+        """The response that `source` is the body of, with the fields as they came."""
+        response = cls.__new__(cls)
+        response.request = request
+        response.url = request.url
+        response.status_code = status
+        response.reason = reason
+        response._fields = fields
+        response._exchange = source
+        response.connection = connection
+        response._streamed = True
+        # In one pass, and not through `headers`, which nobody may ask for.
+        for name, _ in fields:
+            if len(name) in _NOTABLE_LENGTHS:
+                lower = name.lower()
+                if lower == "content-encoding":
+                    response._is_encoded = True
+                elif lower == "set-cookie":
+                    response._sets_cookies = True
+        return response
+
+    # ---------------------------------------------------------------- the head
+
+    @property
+    def headers(self) -> CaseInsensitiveDict[str]:
+        """The header fields; those that came more than once are joined with a comma (RFC 9110, section 5.3)."""
+        if self._headers is None:
+            headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+            for name, value in self._fields:
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            self._headers = headers
+        return self._headers
+
+    @headers.setter
+    def headers(self, value: CaseInsensitiveDict[str]) -> None:
+        self._headers = value
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is below 400."""
+        return not self.status_code or self.status_code < 400
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        return f"<Response [{self.status_code}]>"
+
+    @property
+    def cookies(self) -> RequestsCookieJar:
+        """The cookies that this response has set, as far as its server may set them."""
+        if self._cookies is None:
+            from .cookies import RequestsCookieJar, extract_cookies_to_jar  # late: the standard library's takes 15 ms
+
+            self._cookies = RequestsCookieJar()
+            if self.request is not None:
+                extract_cookies_to_jar(self._cookies, self.request, self._fields)
+        return self._cookies
+
+    @cookies.setter
+    def cookies(self, value: RequestsCookieJar) -> None:
+        self._cookies = value
+
+    @property
+    def links(self) -> dict[str, dict[str, str]]:
+        """The Link header (RFC 8288), by relation or URL."""
+        return {link.get("rel") or link["url"]: link for link in parse_header_links(self.headers.get("link", ""))}
+
+    @property
+    def history(self) -> list[Response]:
+        """The responses that led here, the oldest first; made when it is asked for."""
+        if self._history is None:
+            self._history = []
+        return self._history
+
+    @history.setter
+    def history(self, value: list[Response]) -> None:
+        self._history = value
+
+    @property
+    def is_redirect(self) -> bool:
+        """Whether this sends its reader to another URL."""
+        return self.status_code in REDIRECT_STATI and "location" in self.headers
+
+    @property
+    def is_permanent_redirect(self) -> bool:
+        """Whether it does so for good."""
+        return self.status_code in (301, 308) and "location" in self.headers
+
+    @property
+    def next(self) -> PreparedRequest | None:
+        """The request that would follow this redirect, where redirects are not followed."""
+        return self._next
+
+    def raise_for_status(self) -> None:
+        """Raise HTTPError if the status is 400 or above; its note shows how the server's message begins, if it is text
+        and was read already."""
+        if not 400 <= (self.status_code or 0) < 600:
+            return
+        whose = "Client" if self.status_code < 500 else "Server"
+        error = HTTPError(f"{self.status_code} {whose} Error: {self.reason} for url: {self.url}", response=self)
+        if note := self._message():
+            error.add_note(note)
+        raise error
+
+    def _message(self) -> str:
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not self._content or not (kind.startswith("text/") or kind.endswith(("json", "xml"))):
+            return ""
+        lines = decode(self._content[: 4 * NOTE_CHARACTERS], self.encoding).strip().splitlines()
+        shown = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines[:NOTE_LINES])
+        return shown[:NOTE_CHARACTERS]
+
+    # ---------------------------------------------------------------- how it went
+
+    @property
+    def elapsed(self) -> datetime.timedelta:
+        """From when the request was begun on its connection to the arrival of the head."""
+        if self._elapsed is None:
+            self._elapsed = datetime.timedelta(seconds=self._exchange.elapsed)
+        return self._elapsed
+
+    @elapsed.setter
+    def elapsed(self, value: datetime.timedelta) -> None:
+        self._elapsed = value
+
+    @property
+    def timings(self) -> Timings:
+        """Where the time went: pool, dns, connect, tls, sent, first_byte, total; in seconds."""
+        return self._exchange.timings
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Address and port of the server, or of the proxy, that the connection goes to."""
+        peer: tuple[str, int] = self._exchange.peer
+        return peer
+
+    @property
+    def request_complete(self) -> bool:
+        """False if the server answered before the body of the request had left."""
+        return self._exchange.request_complete
+
+    @property
+    def trailers(self) -> CaseInsensitiveDict[str]:
+        """The trailer fields, once the body was read to its end."""
+        return CaseInsensitiveDict(self._exchange.trailers)
+
+    # ---------------------------------------------------------------- the body
+
+    @property
+    def content(self) -> bytes:
+        """The whole body, its content codings undone.
+
+        Raises:
+            StreamConsumedError: it was read as a stream before.
+            DecompressionError: it does not decode as its Content-Encoding says.
+        """
+        if self._content is None:
+            self._begin_stream()
+            self._content = self._read_all()
+        return self._content
+
+    @property
+    def encoding(self) -> str | None:
+        """The charset that Content-Type names, or what was set; None if neither."""
+        if self._encoding is None:
+            self._encoding = charset_of(self.headers.get("content-type", ""))
+        return self._encoding
+
+    @encoding.setter
+    def encoding(self, value: str | None) -> None:
+        self._encoding = value
+
+    @property
+    def apparent_encoding(self) -> str:
+        """What the content looks like: by its byte order mark, else UTF-8, else by `charset_normalizer` if that is
+        installed."""
+        return guess_encoding(self.content)
+
+    @property
+    def text(self) -> str:
+        """The body, decoded by `encoding`, else by `apparent_encoding`; what cannot be decoded is replaced."""
+        return decode(self.content or b"", self.encoding)
+
+    def json(self, **kwargs: Any) -> Any:
+        """The body, read as JSON (RFC 8259); `kwargs` go to `json.loads`.
+
+        Raises:
+            JSONDecodeError: it is none.
+        """
+        try:
+            return json.loads(self.content, **kwargs)
+        except UnicodeDecodeError:
+            document = self.text
+        except json.JSONDecodeError as error:
+            raise JSONDecodeError(error.msg, error.doc, error.pos, response=self) from error
+        try:
+            return json.loads(document, **kwargs)
+        except json.JSONDecodeError as error:
+            raise JSONDecodeError(error.msg, error.doc, error.pos, response=self) from error
+
+    def iter_content(self, chunk_size: int | None = 1, decode_unicode: bool = False) -> Iterator[Any]:
+        """The body in pieces as they arrive, of at most `chunk_size` bytes; None leaves the size to what arrives.
+
+        Raises:
+            StreamConsumedError: it was read as a stream before.
+            ChunkedEncodingError: the connection ended before the body did.
+            DecompressionError, ReadTimeout, TotalTimeout, Cancelled, SessionClosed
+        """
+        if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int)):
+            raise TypeError(f"chunk_size is a number of bytes or None, not {chunk_size!r}")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+        if self._content is None:
+            self._begin_stream()
+        pieces = self._stream(chunk_size or READ_SIZE)
+        return decode_pieces(pieces, self.encoding) if decode_unicode else pieces
+
+    def _stream(self, size: int) -> Iterator[bytes]:
+        if self._content is not None:
+            for start in range(0, len(self._content), size):
+                yield self._content[start : start + size]
+            return
+        while piece := self._read(size):
+            yield piece
+
+    def iter_lines(
+        self, chunk_size: int = ITER_CHUNK_SIZE, decode_unicode: bool = False, delimiter: Any = None
+    ) -> Iterator[Any]:
+        """The body line by line, each without its end. A CR LF that two pieces divide is one end of a line."""
+        return split_lines(self.iter_content(chunk_size, decode_unicode), delimiter)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.iter_content(128)
+
+    @property
+    def raw(self) -> Any:
+        """The body as a readable binary file, as it came, codings and all: `read`, `readinto`, `read1`, `readline`.
+
+        It can be read on its own when the response is gone; the other ways to read go on where it stands.
+        """
+        if self._raw is None:
+            source = self._raw_source()
+            self._raw = io.BufferedReader(source, READ_SIZE)
+        return self._raw
+
+    @raw.setter
+    def raw(self, value: Any) -> None:
+        self._raw = value
+
+    def _raw_source(self) -> io.RawIOBase:
+        if self._content is not None:
+            return io.BytesIO(self._content)  # type: ignore[return-value]  # has readinto, which is what is needed
+        self._check_unread()
+        return RawBody(self._exchange, self)
+
+    def _check_unread(self) -> None:
+        if self._consumed:
+            where = self._exchange.where
+            raise StreamConsumedError(
+                f"{where}: the body of this response was read as a stream before; keep what was read", response=self
+            )
+
+    def _begin_stream(self) -> None:
+        self._check_unread()
+        self._consumed = True
+        if "content-encoding" in self.headers:
+            coding = self.headers["content-encoding"]
+            self._decoder = decoder_of(coding, self._read_encoded, self._exchange.where)
+
+    def _read(self, size: int) -> bytes:
+        """The next bytes, or b"" at the end."""
+        if self._decoder is None:
+            return self._read_encoded(size)
+        try:
+            return self._decoder.read(size)
+        except BaseException as error:
+            raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
+
+    def _read_encoded(self, size: int) -> bytes:
+        try:
+            if self._raw is not None:
+                return bytes(getattr(self._raw, "read1", self._raw.read)(size))
+            return self._exchange.read(size)
+        except BaseException as error:
+            raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
+
+    def _read_all(self) -> bytes:
+        if self._decoder is not None or self._raw is not None:
+            return b"".join(self._stream(READ_SIZE))
+        try:
+            return self._exchange.read_all()
+        except BaseException as error:
+            raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
+
+    def _ended_by(self, error: BaseException) -> BaseException:
+        if isinstance(error, RequestException):
+            error.response = error.response or self
+        return ended_by(error, self._exchange, self.request)
+
+    def fetch(self) -> None:
+        """Read the whole body now; what a request that does not stream does."""
+        self._streamed = False
+        if self._is_encoded:
+            _ = self.content
+            return
+        self._consumed = True
+        self._content = self._read_all()
+
+    # ---------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Any thread. The connection is given up if the body was not read to its end; a reader that waits for it is
+        woken with `Cancelled`."""
+        if not self._exchange.is_over:
+            self._exchange.fail(
+                Cancelled(f"{self._exchange.where}: the response was closed before its body was read to the end")
+            )
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # With a file over the body, it is that one which must not be dropped: see RawBody.
+        if not self._exchange.is_over and self._raw is None:
+            self._exchange.fail_from_finalizer()
+            if self._streamed:
+                what = f"{self!r} was dropped before its body was read or closed"
+                warnings.warn(what, ResourceWarning, 2, source=self)
+
+    # ---------------------------------------------------------------- pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the whole body, which is read for it, and without the connection."""
+        _ = self.content
+        return {name: getattr(self, name) for name in self.__attrs__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._consumed = True

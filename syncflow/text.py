@@ -1,0 +1,105 @@
+"""From bytes to text: which charset, pieces decoded as they come, lines.
+
+Knows Content-Type's charset, byte order marks, and how to guess. Knows nothing of responses.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["charset_of", "decode", "decode_pieces", "guess_encoding", "known_codec", "split_lines"]
+
+# The longer ones first: UTF-32's begins with UTF-16's.
+_MARKS = [
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+]
+
+
+def charset_of(content_type: str) -> str | None:
+    """The charset that a Content-Type names (RFC 9110, section 8.3.2)."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip("\"' \t") or None
+    return None
+
+
+def known_codec(encoding: str | None) -> str | None:
+    """`encoding`, if Python has it for text: a server may name any other, such as "hex" or "idna"."""
+    if encoding is None:
+        return None
+    try:
+        b" ".decode(encoding, "replace")
+    except (LookupError, ValueError):
+        return None
+    return encoding
+
+
+def guess_encoding(content: bytes) -> str:
+    """By the byte order mark, else UTF-8 where it fits, else what `charset_normalizer` finds, if that is installed."""
+    for mark, codec in _MARKS:
+        if content.startswith(mark):
+            return codec
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return _detect(content) or "utf-8"
+    return "utf-8"
+
+
+def _detect(content: bytes) -> str | None:
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return None
+    best = from_bytes(content).best()
+    return None if best is None else known_codec(best.encoding)
+
+
+def decode(content: bytes, encoding: str | None) -> str:
+    """`content` as text: by `encoding` if that is known, else by a guess; what cannot be decoded is replaced."""
+    return content.decode(known_codec(encoding) or guess_encoding(content), "replace")
+
+
+def decode_pieces(pieces: Iterable[bytes], encoding: str | None) -> Iterator[Any]:
+    """Text as it comes, characters never cut; bytes as they are if the encoding is not known."""
+    codec = known_codec(encoding)
+    if codec is None:
+        yield from pieces
+        return
+    decoder = codecs.getincrementaldecoder(codec)("replace")
+    for piece in pieces:
+        if text := decoder.decode(piece):
+            yield text
+    if text := decoder.decode(b"", True):
+        yield text
+
+
+def split_lines(pieces: Iterable[Any], delimiter: Any = None) -> Iterator[Any]:
+    """Lines, each without its end, of text or of bytes. A CR LF that two pieces divide is one end of a line."""
+    rest: Any = None
+    for piece in pieces:
+        text = piece if rest is None else rest + piece
+        rest = None
+        if delimiter is not None:
+            *lines, rest = text.split(delimiter)
+        else:
+            lines = text.splitlines(keepends=True)
+            # A last line without an end, or with a CR that an LF may follow, is not complete.
+            if not lines[-1].endswith("\n" if isinstance(text, str) else b"\n"):
+                rest = lines.pop()
+            lines = [_without_end(line) for line in lines]
+        yield from lines
+    if rest:
+        yield from [rest] if delimiter is not None else rest.splitlines()
+
+
+def _without_end(line: Any) -> Any:
+    """`splitlines` knows more ends of a line than CR and LF, so it is asked again."""
+    return line.splitlines()[0]
