@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .decoders import Decoder, decoder_of
 from .engine.timings import Timings
-from .exceptions import Cancelled, HTTPError, JSONDecodeError, RequestException, StreamConsumedError
+from .exceptions import Cancelled, DecompressionError, HTTPError, JSONDecodeError, RequestException, StreamConsumedError
 from .links import parse_header_links
 from .sources import NO_SOURCE, RawBody, Source, ended_by
 from .structures import CaseInsensitiveDict
@@ -374,7 +374,10 @@ class Response:
         self._consumed = True
         if "content-encoding" in self.headers:
             coding = self.headers["content-encoding"]
-            self._decoder = decoder_of(coding, self._read_encoded, self._exchange.where)
+            try:
+                self._decoder = decoder_of(coding, self._read_encoded, self._exchange.where)
+            except DecompressionError as error:
+                raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
 
     def _read(self, size: int) -> bytes:
         """The next bytes, or b"" at the end."""

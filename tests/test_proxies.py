@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -285,8 +288,6 @@ def test_the_fingerprint_of_a_certificate(
 ) -> None:
     pem = server_tls_files[0].read_text().partition("-----END CERTIFICATE-----")
     der = ssl.PEM_cert_to_DER_cert(pem[0] + pem[1])
-    import hashlib
-
     right = hashlib.sha256(der).hexdigest()
     with AppServer(answer, ssl_context=server_tls) as server:
         with Session(assert_fingerprint=right.upper()) as session:
@@ -314,3 +315,34 @@ def test_a_context_of_ones_own_and_a_client_certificate(
         assert session.get(server.url, verify=str(ca_file), cert=server_tls_files).ok
         session.verify, session.cert = str(ca_file), server_tls_files
         assert session.get(server.url).ok
+
+
+def test_a_folder_of_authorities(ca_file: Path, server_tls: ssl.SSLContext, tmp_path: Path) -> None:
+    """As OpenSSL wants it: each file named by the hash of its subject."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    command = [openssl, "x509", "-hash", "-noout", "-in", str(ca_file)]
+    name = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    shutil.copy(ca_file, tmp_path / f"{name}.0")
+    with AppServer(answer, ssl_context=server_tls) as server, Session() as session:
+        session.trust_env = False
+        assert session.get(server.url, verify=tmp_path).ok
+        with pytest.raises(SSLError):
+            session.get(server.url)
+        with pytest.raises(OSError, match="no such file or folder"):
+            session.get(server.url, verify=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_the_environment_s_authorities(
+    monkeypatch: pytest.MonkeyPatch, ca_file: Path, server_tls: ssl.SSLContext, variable: str
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(ca_file))
+    with AppServer(answer, ssl_context=server_tls) as server, Session() as session:
+        assert session.get(server.url).ok
+        session.trust_env = False
+        with pytest.raises(SSLError):
+            session.get(server.url)

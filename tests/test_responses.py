@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncflow import JSONDecodeError, Response, Session, StreamConsumedError
+from syncflow import HTTPError, JSONDecodeError, Response, Session, StreamConsumedError
 from syncflow.testing import AppServer, Peer, Receiver, ScriptedServer, chunk, last_chunk, pattern, reply_head
 from syncflow.testing import Response as Answer
 from syncflow.text import decode_pieces
@@ -465,3 +465,23 @@ def test_a_body_of_a_request_that_is_a_response(session: Session, receiver: Rece
     with session.get(f"{receiver.url}/bytes/{LONG}", stream=True) as source:
         again = session.put(receiver.url, data=source.raw).json()
     assert again == copied
+
+
+# ---------------------------------------------------------------------------------------- errors of the server
+
+
+def test_the_server_s_message_is_a_note(session: Session) -> None:
+    message = "\n".join(f"line {number}\x1b[31m" for number in range(9))
+    with AppServer(
+        lambda request: Answer(422, [("Content-Type", "text/plain; charset=utf-8")], message.encode())
+    ) as server:
+        with pytest.raises(HTTPError, match="422 Client Error") as caught:
+            session.get(server.url).raise_for_status()
+        assert caught.value.__notes__ == ["\n".join(f"line {number} [31m" for number in range(5))]
+        with session.get(server.url, stream=True) as response, pytest.raises(HTTPError) as caught:
+            response.raise_for_status()
+        assert not hasattr(caught.value, "__notes__"), "an unread body is not read for it"
+    with AppServer(lambda request: Answer(500, [("Content-Type", "image/png")], b"\x89PNG")) as server:
+        with pytest.raises(HTTPError) as caught:
+            session.get(server.url).raise_for_status()
+        assert not hasattr(caught.value, "__notes__")

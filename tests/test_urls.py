@@ -317,3 +317,36 @@ def test_forms_are_encoded_as_requests_does_it(params: Any) -> None:
 def test_no_params_change_nothing() -> None:
     for params in (None, {}, [], "", b""):
         assert add_params("http://h/?a#f", params) == "http://h/?a#f"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "authority"),
+    [
+        ("http://[fe80::1%25eth0]/", "fe80::1%eth0", "[fe80::1]"),
+        ("http://[fe80::1%eth0]:8080/", "fe80::1%eth0", "[fe80::1]:8080"),
+        ("https://[FE80::1%25en-1.2]/", "fe80::1%en-1.2", "[fe80::1]"),
+    ],
+)
+def test_a_zone_is_for_this_machine_and_not_told_to_the_server(url: str, host: str, authority: str) -> None:
+    target = parse_url(url)
+    assert (target.host, target.authority) == (host, authority)
+    assert parse_url(target.url) == target, "written as RFC 6874 has it"
+
+
+@pytest.mark.parametrize("zone", ["", "a b", "a%2Fb", "a/b", "\u00e9"])
+def test_what_is_no_zone_is_refused(zone: str) -> None:
+    with pytest.raises(InvalidURL):
+        parse_url(f"http://[fe80::1%25{zone}]/")
+
+
+def test_a_unix_socket_in_a_url() -> None:
+    target = parse_url("http+unix://%2Frun%2Fa%20b.sock/v1/../v2?q=x y")
+    assert target.socket_path == "/run/a b.sock"
+    assert (target.path, target.authority) == ("/v2?q=x%20y", "localhost")
+    assert parse_url(target.url) == target
+
+
+@pytest.mark.parametrize("url", ["http+unix:///path", "http+unix://a%00b/", "http+unix://user@%2Frun%2Fx.sock/"])
+def test_what_is_no_unix_socket_is_refused(url: str) -> None:
+    with pytest.raises(InvalidURL):
+        parse_url(url)

@@ -9,7 +9,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -166,15 +165,6 @@ def test_what_is_asked_of_it(
 # ---------------------------------------------------------------------- the layers, one by one
 
 
-@dataclass
-class Pair:
-    """The inside, and the far ends of both layers: `far` speaks the inner one, over a thread that carries it."""
-
-    near: NestedTLS
-    far: ssl.SSLSocket
-    outer_far: ssl.SSLSocket
-
-
 def shake_hands(sock: NestedTLS | ssl.SSLSocket) -> None:
     while True:
         try:
@@ -260,10 +250,11 @@ class Inner:
         self.flush()
 
 
+Nested = Callable[..., tuple[NestedTLS, Inner]]
+
+
 @pytest.fixture
-def nested(
-    outer: Outer, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, stack: ExitStack
-) -> Callable[..., tuple[NestedTLS, Inner]]:
+def nested(outer: Outer, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, stack: ExitStack) -> Nested:
     def make(faults: Faults | None = None) -> tuple[NestedTLS, Inner]:
         below, far_below = outer(faults)
         far = Inner(far_below, server_tls)
@@ -280,9 +271,6 @@ def nested(
     return make
 
 
-Nested = Callable[..., tuple[NestedTLS, Inner]]
-
-
 def send(near: NestedTLS, data: bytes) -> None:
     """As the transport does: in blocks, each offered until it is taken."""
     for at in range(0, len(data), 65536):
@@ -295,17 +283,22 @@ def send(near: NestedTLS, data: bytes) -> None:
                 select.select([], [near], [], PATIENCE)
 
 
+def wait_read(near: NestedTLS, most: int = 16384) -> bytes:
+    while True:
+        try:
+            return near.read(most)
+        except ssl.SSLWantReadError:
+            assert near.pending() == 0, "there was something to read"
+            assert select.select([near], [], [], PATIENCE)[0]
+
+
 def receive(near: NestedTLS, count: int) -> bytes:
     parts = []
     while count:
-        try:
-            part = near.read(min(count, 16384))
-            assert part
-            parts.append(part)
-            count -= len(part)
-        except ssl.SSLWantReadError:
-            assert near.pending() == 0, "there was something to read"
-            select.select([near], [], [], PATIENCE)
+        part = wait_read(near, min(count, 16384))
+        assert part
+        parts.append(part)
+        count -= len(part)
     return b"".join(parts)
 
 
@@ -386,17 +379,6 @@ def test_what_waits_in_either_layer_is_pending(nested: Nested) -> None:
     assert receive(near, 1000) == b"w" * 1000
 
 
-def test_a_new_key_in_the_middle(nested: Nested) -> None:
-    """What OpenSSL has to say by itself goes before the next that is written (RFC 8446, section 4.6.3)."""
-    near, far = nested()
-    for _ in range(3):
-        far.send(b"x" * 10)
-        assert receive(near, 10) == b"x" * 10
-        got = Call(far.read_exactly, 10)
-        send(near, b"y" * 10)
-        assert got.result() == b"y" * 10
-
-
 def test_the_origin_ends_properly(nested: Nested) -> None:
     near, far = nested()
     far.tls.write(b"last")
@@ -404,8 +386,7 @@ def test_the_origin_ends_properly(nested: Nested) -> None:
         far.tls.unwrap()
     far.flush()
     assert receive(near, 4) == b"last"
-    select.select([near], [], [], PATIENCE)
-    assert near.read(10) == b""
+    assert wait_read(near) == b""
 
 
 def test_the_proxy_ends_properly_and_the_origin_did_not(nested: Nested) -> None:
@@ -416,9 +397,8 @@ def test_the_proxy_ends_properly_and_the_origin_did_not(nested: Nested) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         far.below.unwrap()
     assert receive(near, 4) == b"last"
-    select.select([near], [], [], PATIENCE)
     with pytest.raises(ssl.SSLEOFError):
-        near.read(10)
+        wait_read(near)
 
 
 def test_the_connection_is_cut(nested: Nested) -> None:
@@ -426,17 +406,15 @@ def test_the_connection_is_cut(nested: Nested) -> None:
     far.send(b"last")
     socket.socket.shutdown(far.below, socket.SHUT_WR)
     assert receive(near, 4) == b"last"
-    select.select([near], [], [], PATIENCE)
     with pytest.raises(ssl.SSLEOFError):
-        near.read(10)
+        wait_read(near)
 
 
 def test_nonsense_in_the_inner_layer(nested: Nested) -> None:
     near, far = nested()
     far.below.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    select.select([near], [], [], PATIENCE)
     with pytest.raises(ssl.SSLError, match="(?i)wrong.version"):
-        near.read(10)
+        wait_read(near)
 
 
 def test_an_untrusted_origin_is_told_why(outer: Outer, server_tls: ssl.SSLContext, stack: ExitStack) -> None:
@@ -492,19 +470,23 @@ def breaks_off(peer: Peer) -> None:
     peer.reset()
 
 
-def test_who_is_blocked_is_woken(worker: Worker, proxy: HTTPProxy, ca_file: Path, server_tls: ssl.SSLContext) -> None:
-    """A reader and a writer of one connection, both stuck, and a third who closes it."""
+@pytest.mark.parametrize("who", ["reader", "writer"])
+def test_who_is_blocked_is_woken(
+    worker: Worker, proxy: HTTPProxy, ca_file: Path, server_tls: ssl.SSLContext, who: str
+) -> None:
     with ScriptedServer(stalls, ssl_context=server_tls, receive_buffer=4096) as server:
         with transport_to(worker, to(server.port, proxy, ca_file)) as transport:
             with transport.sending:
                 transport._may_send = True
-            reader = Call(read, transport, 1)
-            eventually(lambda: is_receiver_blocked(transport))
-            writer = Call(lambda: write(transport, bytes(40 << 20)))
-            eventually(lambda: is_sender_blocked(transport))
+            call: Call[object]
+            if who == "reader":
+                call = Call(read, transport, 1)
+                eventually(lambda: is_receiver_blocked(transport))
+            else:
+                call = Call(write, transport, bytes(40 << 20))
+                eventually(lambda: is_sender_blocked(transport))
             transport.close()
-            assert writer.result() is False
-            assert reader.error() is not None
+            assert call.error() is not None if who == "reader" else call.result() is False
             eventually(lambda: transport._sock.fileno() == -1)
 
 
