@@ -208,7 +208,8 @@ class Transport(SendingSide):
         """With nobody watching. A caller inside a system call, without a lock, comes back to `_close` afterwards."""
         with self.receiving, self.sending:  # which may be one lock: its owner may take it twice
             self.closed = True
-            self._may_send = False
+            # Whoever comes first wakes the writer: `close` may not have got that far, and would find nothing to stop.
+            self.stop_message()
             self._wake_receiver()
             if not self._in_file_call and not self._in_wait:
                 self._sock.close()

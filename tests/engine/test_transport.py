@@ -729,6 +729,17 @@ def test_an_interrupt_as_soon_as_the_lock_is_free_leaves_it_held(link: Link, mon
         assert not transport._in_wait
 
 
+def test_a_writer_is_woken_by_whoever_closes_the_socket_first(link: Link) -> None:
+    """A reader that was woken by `close` has the worker do it before the thread in `close` has stopped the message."""
+    transport = link.transport
+    link.fill()
+    call = Call(link.write, b"x" * HIGH)
+    eventually(lambda: is_sender_blocked(transport))
+    run_on(transport.worker, transport._close)
+    assert call.result() is False
+    transport.close()
+
+
 @pytest.mark.parametrize("seconds", [1e7, 1e300])
 def test_a_wait_may_be_longer_than_poll_can_count(link: Link, seconds: float) -> None:
     def wait() -> None:
