@@ -20,7 +20,7 @@ from .deadline import Deadline
 from .nested_tls import NestedTLS
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin, Proxy, sha256_fingerprint
-from .race import connect_unix, none_allowed, race
+from .race import Race, connect_unix, none_allowed
 from .resolver import Address, lookup
 from .setting_up import SettingUp
 from .socks import Socks
@@ -159,7 +159,7 @@ class Dial(SettingUp):
     def _connect(self, addresses: list[Address]) -> Attempt:
         if self.origin.path is not None:
             return connect_unix(self, self.network, self.origin.path)
-        return race(self, self.network, addresses)
+        return Race(self, self.network, addresses).run()
 
     def _pass(self, proxy: Proxy, way: Tunnel | Socks | None, attempt: Attempt) -> bytes:
         """From a connection to the proxy to one that leads to the origin; returns what the origin has said already."""

@@ -5,6 +5,9 @@ raise there. A `threading.Condition` on a plain Lock can then come back from `wa
 around it releases what another thread holds: two threads are where one may be. An RLock knows its owner, and a
 Condition on it takes it back in C, where no handler runs. What is left is the moment between the release and the `try`.
 
+And a signal that comes in the moment before the main thread falls asleep in the kernel does not wake it: Python has
+looked for signals just before. So the main thread sleeps for `LONGEST_NAP` at a time, and looks again.
+
 Plain Locks are right wherever they are only ever used by `with`, which is safe by itself.
 """
 
@@ -13,7 +16,10 @@ from __future__ import annotations
 import threading
 from typing import Any, Protocol, cast
 
-__all__ = ["Condition", "OwnedLock", "new_lock", "ownership"]
+__all__ = ["Condition", "OwnedLock", "nap", "new_lock", "ownership"]
+
+# Seconds; Ctrl-C takes no longer than this.
+LONGEST_NAP = 0.1
 
 
 class OwnedLock(Protocol):
@@ -45,6 +51,14 @@ def ownership() -> tuple[int, int]:
     return (1, threading.get_ident())
 
 
+def nap(timeout: float | None) -> float | None:
+    """How long a wait for `timeout` seconds, None for ever, may be before this thread has to look for signals. Whoever
+    waits looks again in any case."""
+    if (timeout is None or timeout > LONGEST_NAP) and threading.get_ident() == threading.main_thread().ident:
+        return LONGEST_NAP
+    return timeout
+
+
 class Condition(threading.Condition):
     """As the standard one, and whoever leaves `wait`, by an interrupt too, holds the lock.
 
@@ -62,9 +76,9 @@ class Condition(threading.Condition):
         self._at_fork_reinit()  # type: ignore[attr-defined]  # as `threading` does with its own
 
     def wait(self, timeout: float | None = None) -> bool:
-        """With the lock held, once. See `threading.Condition.wait`."""
+        """With the lock held, once. See `threading.Condition.wait`; may come back early."""
         try:
-            return super().wait(timeout)
+            return super().wait(nap(timeout))
         except BaseException:
             if not self._owned._is_owned():
                 self._owned._acquire_restore(ownership())

@@ -17,7 +17,7 @@ from .resolver import Address
 from .setting_up import SettingUp
 from .worker import WRITE
 
-__all__ = ["connect_unix", "interleave", "none_allowed", "race"]
+__all__ = ["Race", "connect_unix", "interleave", "none_allowed"]
 
 # RFC 8305, section 8: "Connection Attempt Delay", recommended.
 ATTEMPT_DELAY = 0.25
@@ -31,13 +31,14 @@ PROBE_INTERVAL = 10
 PROBES = 5
 
 
-def race(owner: SettingUp, network: Network, addresses: list[Address]) -> Attempt:
-    """Caller. Connect to one of the addresses; see `Race`."""
-    return Race(owner, network, addresses).run()
-
-
 class Race:
-    """Each address gets a head start over the next, a failure ends it at once (RFC 8305, section 5)."""
+    """Each address gets a head start over the next, a failure ends it at once (RFC 8305, section 5).
+
+    Args:
+        owner: who sets up, and waits.
+        network: what the user says of addresses and sockets.
+        addresses: at least one.
+    """
 
     def __init__(self, owner: SettingUp, network: Network, addresses: list[Address]) -> None:
         self._owner = owner

@@ -1,7 +1,7 @@
 """A connection through a SOCKS proxy: versions 4, 4A and 5 (RFC 1928), with user name and password (RFC 1929).
 
 Knows what is asked and answered, and that nothing behind an answer may be taken. The bytes themselves are written and
-read by the package `socksio`, which is optional. Knows no socket.
+read by the package `socksio`, which is optional. Knows nothing of how they travel.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Socks:
         # Never changes.
         self._owner = owner
         self._library: Any = _library(owner.origin, proxy)
-        self._username = proxy.username.encode()
-        self._password = proxy.password.encode()
+        # What an environment variable held is said byte for byte, whatever its encoding.
+        self._username = proxy.username.encode("utf-8", "surrogateescape")
+        self._password = proxy.password.encode("utf-8", "surrogateescape")
         self.is_version_4 = proxy.scheme in ("socks4", "socks4a")
         # Who finds the address of the target: this side, or the proxy.
         self.resolves_here = proxy.scheme in ("socks4", "socks5")

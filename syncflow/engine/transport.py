@@ -21,7 +21,7 @@ from typing import Protocol
 
 from ..settings import Watermarks
 from .kernel import received
-from .locks import Condition, OwnedLock, new_lock, ownership
+from .locks import Condition, OwnedLock, nap, new_lock, ownership
 from .sending import SendingSide
 from .worker import READ, WRITE, Worker
 
@@ -101,8 +101,9 @@ class Transport(SendingSide):
 
     def wait_here(self, timeout: float | None) -> None:
         """Caller, with `receiving` held and the worker not watching. Wait for bytes, the end, `close`, or `timeout`
-        seconds; the lock is released meanwhile."""
+        seconds, and come back early at times; the lock is released meanwhile."""
         mine = ownership()
+        timeout = nap(timeout)
         self._in_wait = True
         try:
             # In here, because an interrupt (Ctrl-C) that was waiting strikes as soon as this call returns.

@@ -73,7 +73,8 @@ def _target(request: Request) -> tuple[str, int]:
     if request.method == "CONNECT":
         host, _, port = request.target.rpartition(":")
         assert port.isdecimal(), f"CONNECT wants host:port, not {request.target!r}"
-        assert request.headers["host"] == request.target
+        if request.version == "HTTP/1.1":
+            assert request.headers["host"] == request.target
         return host.strip("[]"), int(port)
     parts = urlsplit(request.target)
     assert parts.scheme == "http", f"a proxy wants a whole URL, not {request.target!r}"
