@@ -303,7 +303,7 @@ class HTTPDigestAuth(_Credentials):
         return r
 
     def _send_again(self, r: Any, challenge: _Challenge, kwargs: dict[str, Any]) -> Any:
-        _ = r.content  # read to its end, its connection can carry the next one
+        r.drain()  # read to its end, its connection can carry the next one
         r.close()
         prep = r.request.copy()
         if r.cookies:  # those that came with the challenge; a Cookie field that is there stays, as in `requests`

@@ -297,6 +297,8 @@ class CookieRequest:
         self.host = self.origin_req_host = parts.netloc.rpartition("@")[2]
         self._headers = request.headers
         self.cookie: str | None = None
+        # Of ours only: whether a redirect has led it to another origin.
+        self.has_strayed: bool = getattr(request, "_has_strayed", False)
         named = request.headers.get("Host") or self.host
         if not _HOST_FIELD.fullmatch(named):
             named = self.host  # it names nobody: the connection goes to the URL's host

@@ -281,13 +281,14 @@ class RequestsCookieJar(CookieJar, MutableMapping[str, str | None]):
         self._cookies_lock = RLock()
 
     def _for(self, request: Any) -> list[Cookie]:
-        """What the policy lets `request` send. Under the lock."""
+        """What the policy lets `request` send. Under the lock. Where a redirect has led it to another origin, not those
+        without a domain, which the program has set and which would go anywhere."""
         policy: Any = self._policy
         policy._now = int(time.time())  # which DefaultCookiePolicy reads to see what has expired
         return [
             cookie
             for domain, paths in self._cookies.items()
-            if policy.domain_return_ok(domain, request)
+            if (domain or not request.has_strayed) and policy.domain_return_ok(domain, request)
             for path, names in paths.items()
             if policy.path_return_ok(path, request)
             for cookie in names.values()

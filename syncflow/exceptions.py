@@ -57,7 +57,7 @@ class RequestException(IOError):
     Attributes:
         request: the `PreparedRequest`, once there is one.
         response: the `Response`, where there is one.
-        phase: what was being done: "pool", "dns", "connect", "tls", "send", "head" (waiting for the answer) or
+        phase: what was being done: "pool", "dns", "connect", "proxy", "tls", "send", "head" (waiting for the answer) or
             "body" (reading it); None if it failed before anything was begun.
         bytes_sent: bytes of the request's body that were handed to the system.
         bytes_received: bytes of the response's body that had arrived.

@@ -10,6 +10,7 @@ import copy
 import json as jsonlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from .auth import HTTPBasicAuth
 from .bodies import Body, body_of, multipart_of
@@ -122,6 +123,10 @@ class PreparedRequest(_Hooked):
     _body: Any = None
     _content: Body | None = None
     _jar: CookieJar | None = None
+    # Where a redirect has led here: the URL that the program had named, and whether this is another origin than that.
+    # The program's cookies that are for no domain in particular do not go there.
+    _home: str | None = None
+    _has_strayed = False
 
     def __init__(self) -> None:
         self.hooks = default_hooks()
@@ -190,7 +195,10 @@ class PreparedRequest(_Hooked):
     @property
     def path_url(self) -> str:
         """Path and query: the request target in origin form (RFC 9112, section 3.2.1)."""
-        return self.target.path
+        if (target := self.known_target) is not None:
+            return target.path
+        parts = urlsplit(self.url)
+        return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
     def prepare_method(self, method: str | None) -> None:
         """In upper case."""
@@ -228,9 +236,12 @@ class PreparedRequest(_Hooked):
         already stays."""
         if cookies is None or (isinstance(cookies, dict) and not cookies):
             return
-        from .cookies import cookiejar_from_dict, get_cookie_header  # late: the standard library's takes 15 ms
+        from http.cookiejar import CookieJar  # late: it takes 15 ms
 
-        self._jar = cookiejar_from_dict(cookies) if isinstance(cookies, Mapping) else cookies
+        from .cookies import cookiejar_from_dict, get_cookie_header
+
+        # Not asked whether it is a mapping: a RequestsCookieJar is one too, and knows for whom each cookie is.
+        self._jar = cookies if isinstance(cookies, CookieJar) else cookiejar_from_dict(cookies)
         header = get_cookie_header(self._jar, cast(Any, self))
         if header is not None:
             self.headers["Cookie"] = header
@@ -306,7 +317,7 @@ class PreparedRequest(_Hooked):
             self._body = self._json_bytes(json)
             content_type = "application/json"
         elif isinstance(data, Mapping) or _is_pairs(data):
-            self._body = encode_pairs(data).encode()
+            self._body = encode_pairs(data)
             content_type = "application/x-www-form-urlencoded"
         else:
             self._body = data
@@ -334,6 +345,14 @@ class PreparedRequest(_Hooked):
                 self._frame(content)
             else:
                 self.headers["Content-Length"] = str(content.length)
+
+    def complete(self) -> None:
+        """Put right what a program may have changed since the request was prepared: headers in a plain dictionary, a
+        body that nothing announces any more and that the server would not see (RFC 9112, section 6.3)."""
+        if type(self.headers) is not CaseInsensitiveDict:
+            self.headers = CaseInsensitiveDict(self.headers)
+        if "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers:
+            self.prepare_content_length(self._body)
 
     def rewind_body(self) -> None:
         """Begin the body anew, because it is to be sent, or read, once more.

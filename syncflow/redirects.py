@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from .environ import netrc_auth
 from .exceptions import (
@@ -21,7 +21,7 @@ from .exceptions import (
 from .models import PreparedRequest
 from .responses import Response
 from .routes import merge_proxies
-from .urls import DEFAULT_PORTS, has_other_scheme, parse_url
+from .urls import absolute_url, has_other_scheme, masked, parse_url
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
@@ -95,7 +95,7 @@ class SessionRedirectMixin:
         """
         history: list[Response] = []
         url = self.get_redirect_target(resp)
-        fragment = urlsplit(req.url or "").fragment
+        fragment = (req.url or "").partition("#")[2]
         while url:
             resp.history = history[:]
             history.append(resp)
@@ -103,11 +103,11 @@ class SessionRedirectMixin:
             if len(resp.history) >= self.max_redirects:
                 raise TooManyRedirects(
                     f"{_where(resp)}: more than {self.max_redirects} redirects, the last one to "
-                    f"{url}; is it a loop? Session.max_redirects allows more",
+                    f"{masked(url)}; is it a loop? Session.max_redirects allows more",
                     response=resp,
                 )
-            url = _absolute(url, resp.url or "", fragment)
-            fragment = urlsplit(url).fragment
+            url = _with_fragment(absolute_url(resp.url or "", url), fragment)
+            fragment = url.partition("#")[2]
             req = self._next_request(req, resp, url)
             proxies = self.rebuild_proxies(req, proxies)
             self.rebuild_auth(req, resp)
@@ -130,18 +130,23 @@ class SessionRedirectMixin:
     def _read_to_end(self, resp: Response) -> None:
         """So that its connection can carry the next request. What is wrong with this body is of no interest."""
         try:
-            _ = resp.content
+            resp.drain()
         except (ChunkedEncodingError, ContentDecodingError):
             resp.close()
 
     def _next_request(self, req: PreparedRequest, resp: Response, url: str) -> PreparedRequest:
         before, following = req.url or "", req.copy()
-        if has_other_scheme(url) and not has_other_scheme(before):
+        if not _may_lead(before, url):
             raise InvalidSchema(
-                f"{_where(resp)}: redirected to {url!r}, which is no HTTP; nothing was sent there",
+                f"{_where(resp)}: redirected to {masked(url)!r}, which is neither http nor https; nothing was sent "
+                "there",
                 response=resp,
             )
         following.prepare_url(url, None)
+        if self.should_strip_auth(before, following.url):
+            following.headers.pop("Host", None)  # it named the server before, and whose cookies are sent
+        following._home = req._home or before
+        following._has_strayed = self.should_strip_auth(following._home, following.url)
         self.rebuild_method(following, resp)
         if resp.status_code not in (307, 308):
             for name in BODY_HEADERS:
@@ -170,13 +175,17 @@ class SessionRedirectMixin:
             ) from error
 
     def rebuild_auth(self, prepared_request: PreparedRequest, response: Response) -> None:
-        """Take the credentials out if the redirect leads to another origin (CVE-2018-18074), and put in those that the
-        user's netrc file has for it."""
+        """If the redirect leads to another origin, take the credentials out (CVE-2018-18074), and put in those that
+        the user's netrc file has for it; not where it leads from https to http."""
         assert response.request is not None
-        if self.should_strip_auth(response.request.url or "", prepared_request.url or ""):
-            prepared_request.headers.pop("Authorization", None)
+        before = response.request.url or ""
+        if not self.should_strip_auth(before, prepared_request.url or ""):
+            return
+        prepared_request.headers.pop("Authorization", None)
         target = prepared_request.known_target
-        new = netrc_auth(target.host) if self.trust_env and target is not None else None
+        if target is None or not self.trust_env or (before.startswith("https:") and target.scheme == "http"):
+            return
+        new = netrc_auth(target.host)
         if new is not None:
             prepared_request.prepare_auth(new)
 
@@ -208,14 +217,16 @@ def _where(resp: Response) -> str:
     return urlsplit(resp.url or "").netloc.rpartition("@")[2]
 
 
-def _absolute(location: str, base: str, fragment: str) -> str:
+def _may_lead(old: str, new: str) -> bool:
+    """Whether a redirect is followed from one URL to the other. What listens on a Unix socket, as a container daemon,
+    trusts whoever can connect to it, and a mounted adapter may read files: no server elsewhere sends its clients there.
+    """
+    if has_other_scheme(new):
+        return has_other_scheme(old)
+    path = parse_url(new).socket_path
+    return path is None or (not has_other_scheme(old) and parse_url(old).socket_path == path)
+
+
+def _with_fragment(url: str, fragment: str) -> str:
     """A fragment that the new URL does not have is taken from the old one (RFC 9110, section 10.2.2)."""
-    # Not `urljoin` for what has a scheme: it knows nothing of Unix sockets.
-    scheme, _, rest = base.partition("://")
-    if location.partition("://")[0].lower() in DEFAULT_PORTS:
-        url = location
-    elif scheme.lower() == "http+unix":
-        url = scheme + urljoin(f"http://{rest}", location).removeprefix("http")
-    else:
-        url = urljoin(base, location)
     return f"{url}#{fragment}" if fragment and "#" not in url else url

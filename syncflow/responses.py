@@ -19,7 +19,7 @@ from .exceptions import Cancelled, DecompressionError, HTTPError, JSONDecodeErro
 from .links import parse_header_links
 from .sources import NO_SOURCE, RawBody, Source, ended_by
 from .structures import CaseInsensitiveDict
-from .text import charset_of, decode, decode_pieces, guess_encoding, split_lines
+from .text import decode, decode_pieces, encoding_of, guess_encoding, split_lines
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
@@ -30,11 +30,17 @@ __all__ = ["REDIRECT_STATI", "Response"]
 ITER_CHUNK_SIZE = 512
 READ_SIZE = 65536
 
+# Of a body that nobody asked for, as a redirect's, so much is read to save its connection: 1 MiB, decoded.
+MOST_DRAINED = 1 << 20
+
 # RFC 9110, section 15.4: those that say where to ask instead.
 REDIRECT_STATI = (301, 302, 303, 307, 308)
 
 # Most fields are passed over without lowering their name.
 _NOTABLE_LENGTHS = frozenset({len("content-encoding"), len("set-cookie")})
+
+# Not None: who sets that wants the encoding to be guessed.
+UNSET: Any = object()
 
 # As much of a server's message as an exception shows.
 NOTE_LINES = 5
@@ -84,7 +90,7 @@ class Response:
     _history: list[Response] | None = None
     _cookies: RequestsCookieJar | None = None
     _elapsed: datetime.timedelta | None = None
-    _encoding: str | None = None
+    _encoding: Any = UNSET
     _raw: Any = None
     _next: PreparedRequest | None = None
     # What its fields tell, noted as they came.
@@ -133,10 +139,11 @@ class Response:
     def headers(self) -> CaseInsensitiveDict[str]:
         """The header fields; those that came more than once are joined with a comma (RFC 9110, section 5.3)."""
         if self._headers is None:
-            headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+            joined: dict[str, tuple[str, str]] = {}
             for name, value in self._fields:
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
-            self._headers = headers
+                first, before = joined.get(name.lower(), (name, None))
+                joined[name.lower()] = (first, value if before is None else f"{before}, {value}")
+            self._headers = CaseInsensitiveDict(joined.values())
         return self._headers
 
     @headers.setter
@@ -145,8 +152,8 @@ class Response:
 
     @property
     def ok(self) -> bool:
-        """Whether the status is below 400."""
-        return not self.status_code or self.status_code < 400
+        """Whether `raise_for_status` has nothing to raise."""
+        return not 400 <= (self.status_code or 0) < 600
 
     def __bool__(self) -> bool:
         return self.ok
@@ -203,7 +210,7 @@ class Response:
     def raise_for_status(self) -> None:
         """Raise HTTPError if the status is 400 or above; its note shows how the server's message begins, if it is text
         and was read already."""
-        if not 400 <= (self.status_code or 0) < 600:
+        if self.ok:
             return
         whose = "Client" if self.status_code < 500 else "Server"
         error = HTTPError(f"{self.status_code} {whose} Error: {self.reason} for url: {self.url}", response=self)
@@ -270,10 +277,11 @@ class Response:
 
     @property
     def encoding(self) -> str | None:
-        """The charset that Content-Type names, or what was set; None if neither."""
-        if self._encoding is None:
-            self._encoding = charset_of(self.headers.get("content-type", ""))
-        return self._encoding
+        """What was set, else the charset that Content-Type names, else UTF-8 if that is JSON; None if nothing says."""
+        if self._encoding is UNSET:
+            self._encoding = encoding_of(self.headers.get("content-type", ""))
+        encoding: str | None = self._encoding
+        return encoding
 
     @encoding.setter
     def encoding(self, value: str | None) -> None:
@@ -372,8 +380,8 @@ class Response:
     def _begin_stream(self) -> None:
         self._check_unread()
         self._consumed = True
-        if "content-encoding" in self.headers:
-            coding = self.headers["content-encoding"]
+        if self._is_encoded:
+            coding = self.headers.get("content-encoding", "")
             try:
                 self._decoder = decoder_of(coding, self._read_encoded, self._exchange.where)
             except DecompressionError as error:
@@ -417,6 +425,25 @@ class Response:
             return
         self._consumed = True
         self._content = self._read_all()
+
+    def drain(self) -> None:
+        """Read a body that nobody asked for, so that its connection can be used again, and keep it. One that is large,
+        or becomes large when it is decoded, is given up with its connection (CVE-2026-21441), and so is one that
+        somebody has begun to read as a stream."""
+        if self._content is not None:
+            return
+        if self._consumed:
+            self.close()
+            return
+        self._begin_stream()
+        pieces, size = [], 0
+        while piece := self._read(READ_SIZE):
+            size += len(piece)
+            if size > MOST_DRAINED:
+                self.close()
+                return
+            pieces.append(piece)
+        self._content = b"".join(pieces)
 
     # ---------------------------------------------------------------- the end
 

@@ -7,21 +7,22 @@ Knows nothing of how a request is sent, nor of the rules of redirects.
 from __future__ import annotations
 
 import copy
+import os
 import ssl
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 from .adapters import HTTPAdapter
-from .adapters.foreign import adopt, plain_timeout
+from .adapters.foreign import send_through
 from .engine.deadline import Deadline
 from .engine.dialer import Network
 from .engine.origin import sha256_fingerprint
 from .engine.worker import Worker
 from .environ import netrc_auth
-from .exceptions import InvalidSchema, RequestException
+from .exceptions import ChunkedEncodingError, ContentDecodingError, InvalidSchema, RequestException
 from .hooks import default_hooks, dispatch_hook
 from .merging import HeaderTypes, default_headers, merge_headers, merge_params, names_authorization
 from .models import PreparedRequest, Request
@@ -32,7 +33,7 @@ from .settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
 from .sources import NO_SOURCE
 from .structures import CaseInsensitiveDict
 from .uploads import Upload
-from .urls import ParamTypes, has_other_scheme, parse_url
+from .urls import ParamTypes, absolute_url, has_other_scheme, masked, parse_url
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
@@ -43,6 +44,12 @@ __all__ = ["Session", "session"]
 _OWN: Any = object()
 
 DEFAULT_REDIRECT_LIMIT = 30
+
+# Of two threads that mount something, neither loses what the other has mounted. One for all sessions, as it is held for
+# a moment only: so a session can be copied and pickled, and a forked child finds it free.
+_mounting = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mounting._at_fork_reinit)  # type: ignore[attr-defined]  # as `threading` does it
 
 
 class Session(SessionRedirectMixin):
@@ -61,7 +68,8 @@ class Session(SessionRedirectMixin):
             colons; asked beside what `verify` asks.
         resolve: {"host:443": "10.0.0.7"} connects there; SNI, certificate check and Host stay with the name.
         address_filter: called with every address at the moment of connecting, a proxy's and a redirect's included; one
-            for which it returns False is not connected to. On the calling thread.
+            for which it returns False is not connected to. On the calling thread. What a proxy connects to, only the
+            proxy knows.
         resolver: called with host and port in place of the system's resolver; returns addresses. On another thread.
         source_address: (address, port) to connect from; port 0 is any.
         socket_options: (level, name, value), set on each socket before it connects.
@@ -268,7 +276,9 @@ class Session(SessionRedirectMixin):
         settings = self.merge_environment_settings(request.url, proxies, True, verify, cert)
         adapter = self.get_adapter(request.url or "")
         if not isinstance(adapter, HTTPAdapter):
-            raise InvalidSchema(f"{request.url!r}: an upload needs one of syncflow's own adapters, not {adapter!r}")
+            raise InvalidSchema(
+                f"{masked(request.url)!r}: an upload needs one of syncflow's own adapters, not {adapter!r}"
+            )
         route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
         deadline = Deadline(self.timeout if timeout is _OWN else Timeouts.of(timeout))
         return Upload(adapter, request, deadline, route, self._remember)
@@ -289,7 +299,9 @@ class Session(SessionRedirectMixin):
         """Method, URL, headers and cookies."""
         prepared = PreparedRequest()
         prepared.prepare_method(request.method)
-        url = request.url if self.base_url is None else urljoin(self.base_url, request.url)
+        url = request.url
+        if self.base_url is not None:
+            url = absolute_url(self.base_url, url.decode() if isinstance(url, bytes) else str(url))
         prepared.prepare_url(url, merge_params(self.params, request.params))
         headers = self.headers
         # A program may have put a plain dictionary in its place.
@@ -298,10 +310,15 @@ class Session(SessionRedirectMixin):
             merge_headers(merged, request.headers, prepared._where())
         prepared.headers = merged
         if request.cookies or self.__dict__.get("_jar"):
-            from .cookies import RequestsCookieJar, merge_cookies
+            from http.cookiejar import CookieJar
+
+            from .cookies import RequestsCookieJar, cookiejar_from_dict, merge_cookies
 
             jar = merge_cookies(RequestsCookieJar(), self.cookies)
-            prepared.prepare_cookies(merge_cookies(jar, request.cookies))
+            given = request.cookies or {}
+            # As a jar: names of a dictionary would give way to those of the session.
+            merge_cookies(jar, given if isinstance(given, CookieJar) else cookiejar_from_dict(given))
+            prepared.prepare_cookies(jar)
         return prepared
 
     def _authenticate(self, prepared: PreparedRequest, request: Request) -> None:
@@ -354,7 +371,13 @@ class Session(SessionRedirectMixin):
         if not isinstance(timeout, Deadline):
             timeout = Deadline(self.timeout if timeout is _OWN else Timeouts.of(timeout))
         kwargs["timeout"] = timeout
-        response = self._send_to_adapter(request, kwargs)
+        try:
+            response = self._send_to_adapter(request, kwargs)
+        except (ChunkedEncodingError, ContentDecodingError) as error:
+            # Of a redirect that is followed only the head matters.
+            if not (allow_redirects and error.request is request and error.response and error.response.is_redirect):
+                raise
+            response = error.response
         if request.hooks.get("response"):
             response = dispatch_hook("response", request.hooks, response, **kwargs)
             for earlier in response.history:
@@ -370,12 +393,7 @@ class Session(SessionRedirectMixin):
         adapter = self.get_adapter(request.url or "")
         if isinstance(adapter, HTTPAdapter):
             return adapter.send(request, **kwargs)
-        # One that was written for `requests`.
-        answer = adapter.send(request, **{**kwargs, "timeout": plain_timeout(kwargs["timeout"])})
-        response = adopt(answer, request, adapter)
-        if not kwargs["stream"]:
-            _ = response.content
-        return response
+        return send_through(adapter, request, kwargs)
 
     def _remember(self, response: Response) -> None:
         """Keep the cookies that a response has set."""
@@ -405,8 +423,9 @@ class Session(SessionRedirectMixin):
 
     def mount(self, prefix: str, adapter: Any) -> None:
         """Send requests whose URL begins with `prefix` through `adapter`, one of ours or one written for `requests`."""
-        adapters = {**self.adapters, prefix: adapter}
-        self.adapters = dict(sorted(adapters.items(), key=lambda item: -len(item[0])))
+        with _mounting:
+            adapters = {**self.adapters, prefix: adapter}
+            self.adapters = dict(sorted(adapters.items(), key=lambda item: -len(item[0])))
 
     def get_adapter(self, url: str) -> Any:
         """The adapter whose prefix is the longest that `url` begins with.
@@ -419,7 +438,8 @@ class Session(SessionRedirectMixin):
             if lower.startswith(prefix.lower()):
                 return adapter
         raise InvalidSchema(
-            f"{url!r}: no adapter is mounted for such a URL, only for {', '.join(self.adapters)}; nothing was sent"
+            f"{masked(url)!r}: no adapter is mounted for such a URL, only for {', '.join(self.adapters)}; nothing was "
+            "sent"
         )
 
     # ---------------------------------------------------------------- the end

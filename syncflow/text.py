@@ -9,7 +9,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["charset_of", "decode", "decode_pieces", "guess_encoding", "known_codec", "split_lines"]
+__all__ = ["charset_of", "decode", "decode_pieces", "encoding_of", "guess_encoding", "known_codec", "split_lines"]
 
 # The longer ones first: UTF-32's begins with UTF-16's.
 _MARKS = [
@@ -28,6 +28,12 @@ def charset_of(content_type: str) -> str | None:
         if name.strip().lower() == "charset":
             return value.strip("\"' \t") or None
     return None
+
+
+def encoding_of(content_type: str) -> str | None:
+    """The charset that a Content-Type names, and UTF-8 for JSON that names none (RFC 8259, section 8.1). For text that
+    names none, `requests` has ISO-8859-1, which is not the default of HTTP any more (RFC 7231, appendix B)."""
+    return charset_of(content_type) or ("utf-8" if "application/json" in content_type else None)
 
 
 def known_codec(encoding: str | None) -> str | None:

@@ -12,13 +12,23 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
 import idna
 
 from .exceptions import InvalidSchema, InvalidURL, MissingSchema
 
-__all__ = ["ParamTypes", "Target", "add_params", "encode_pairs", "has_other_scheme", "parse_url", "requote"]
+__all__ = [
+    "ParamTypes",
+    "Target",
+    "absolute_url",
+    "add_params",
+    "encode_pairs",
+    "has_other_scheme",
+    "masked",
+    "parse_url",
+    "requote",
+]
 
 ParamTypes = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | str | bytes | None
 
@@ -67,19 +77,19 @@ def parse_url(url: str) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InvalidURL(f"{_shown(url)!r}: {error}") from error
+        raise InvalidURL(f"{masked(url)!r}: {error}") from error
     # urlsplit drops tabs and newlines in silence; what was asked for must be what is sent.
     if _CONTROLS.search(url):
-        raise InvalidURL(f"{_shown(url)!r} has a control character in it")
+        raise InvalidURL(f"{masked(url)!r} has a control character in it")
     if _BAD_AUTHORITY.search(parts.netloc):
-        raise InvalidURL(f"{_shown(url)!r}: the host has a character in it that no host may have")
+        raise InvalidURL(f"{masked(url)!r}: the host has a character in it that no host may have")
     if ("[" in parts.netloc or "]" in parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
-        raise InvalidURL(f"{_shown(url)!r}: brackets may stand around an IPv6 address only")
+        raise InvalidURL(f"{masked(url)!r}: brackets may stand around an IPv6 address only")
     if scheme == "http+unix":
         return _unix_target(parts.netloc, parts.path, parts.query, url)
     host = _host(parts.hostname or "", url)
     if port == 0:
-        raise InvalidURL(f"{_shown(url)!r}: port 0 cannot be connected to")
+        raise InvalidURL(f"{masked(url)!r}: port 0 cannot be connected to")
     # A zone means something on this machine only: the server is not told (RFC 6874, section 4).
     told, _, _ = host.partition("%")
     shown_host = f"[{host.replace('%', '%25')}]" if ":" in host else host
@@ -102,7 +112,7 @@ def parse_url(url: str) -> Target:
 def _unix_target(netloc: str, path: str, query: str, url: str) -> Target:
     socket_path = unquote(netloc)
     if not socket_path or "\0" in socket_path or "@" in netloc:
-        raise InvalidURL(f"{_shown(url)!r}: the host is to be the quoted path of a Unix socket, as %2Frun%2Fx.sock")
+        raise InvalidURL(f"{masked(url)!r}: the host is to be the quoted path of a Unix socket, as %2Frun%2Fx.sock")
     path = _without_dots(requote(path)) or "/"
     query = requote(query)
     return Target(
@@ -123,6 +133,28 @@ def has_other_scheme(url: str) -> bool:
         return False
     match = _SCHEME.match(url.lstrip())
     return match is not None and match[1].lower() not in DEFAULT_PORTS
+
+
+def absolute_url(base: str, reference: str) -> str:
+    """What `reference` means in a document at `base` (RFC 3986, section 5).
+
+    Raises:
+        InvalidURL: it has a control character in it, or cannot be taken apart.
+    """
+    reference = reference.lstrip()
+    # Before `urljoin`, which drops tabs and newlines in silence as urlsplit does: see `parse_url`.
+    if _CONTROLS.search(reference):
+        raise InvalidURL(f"{masked(reference)!r} has a control character in it; nothing was sent there")
+    scheme, _, rest = base.partition("://")
+    # Not `urljoin` for what has a scheme: it knows nothing of Unix sockets.
+    if reference.partition("://")[0].lower() in DEFAULT_PORTS:
+        return reference
+    try:
+        if scheme.lower() == "http+unix":
+            return scheme + urljoin(f"http://{rest}", reference).removeprefix("http")
+        return urljoin(base, reference)
+    except ValueError as error:
+        raise InvalidURL(f"{masked(reference)!r}: {error}; nothing was sent there") from error
 
 
 def add_params(url: str, params: ParamTypes) -> str:
@@ -155,33 +187,33 @@ def encode_pairs(data: ParamTypes) -> str:
 def _scheme(url: str) -> str:
     match = _SCHEME.match(url)
     if match is None:
-        raise MissingSchema(f"{_shown(url)!r} has no scheme; perhaps you meant {_shown('https://' + url)!r}?")
+        raise MissingSchema(f"{masked(url)!r} has no scheme; perhaps you meant {masked('https://' + url)!r}?")
     scheme = match[1].lower()
     if scheme not in DEFAULT_PORTS:
-        raise InvalidSchema(f"{_shown(url)!r}: only http and https can be requested, not {scheme!r}")
+        raise InvalidSchema(f"{masked(url)!r}: only http and https can be requested, not {scheme!r}")
     return scheme
 
 
 def _host(host: str, url: str) -> str:
     if not host:
-        raise InvalidURL(f"{_shown(url)!r} has no host")
+        raise InvalidURL(f"{masked(url)!r} has no host")
     if ":" in host:
         address, percent, zone = host.partition("%")
         try:
             ipaddress.IPv6Address(address)
         except ValueError as error:
-            raise InvalidURL(f"{_shown(url)!r}: {error}") from error
+            raise InvalidURL(f"{masked(url)!r}: {error}") from error
         zone = zone.removeprefix("25")
         if percent and not _ZONE.fullmatch(zone):
-            raise InvalidURL(f"{_shown(url)!r}: {zone!r} is no zone of an address")
+            raise InvalidURL(f"{masked(url)!r}: {zone!r} is no zone of an address")
         return f"{address}%{zone}" if percent else address
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as error:
-            raise InvalidURL(f"{_shown(url)!r}: the host is no valid international name: {error}") from error
+            raise InvalidURL(f"{masked(url)!r}: the host is no valid international name: {error}") from error
     if not _LABEL_BYTES.fullmatch(host) or host.startswith((".", "*")) or ".." in host:
-        raise InvalidURL(f"{_shown(url)!r}: {host!r} is no host name")
+        raise InvalidURL(f"{masked(url)!r}: {host!r} is no host name")
     return host
 
 
@@ -223,6 +255,6 @@ def _without_dots(path: str) -> str:
     return "/".join(["", *kept, "" if name in (".", "..") else name])
 
 
-def _shown(url: str) -> str:
+def masked(url: str) -> str:
     """For a message: a password is not to be seen."""
     return re.sub(r"//[^/]*@", "//***@", url)

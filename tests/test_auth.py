@@ -118,8 +118,11 @@ class Received:
 
     @property
     def content(self) -> bytes:
-        self.drained = True
+        self.drain()
         return self.body
+
+    def drain(self) -> None:
+        self.drained = True
 
     def close(self) -> None:
         assert self.drained, "closed before it was read: the connection is lost"

@@ -69,6 +69,7 @@ def test_curl_sends_the_same(method: str, arguments: dict[str, Any]) -> None:
         assert done.returncode == 0, done.stderr
         seen = server.seen[-1]
     assert (seen.method, seen.target) == (method, prepared.path_url)
-    assert seen.body == (prepared.body or b"")
+    sent = prepared.body or b""
+    assert seen.body == (sent.encode() if isinstance(sent, str) else sent)
     for name, value in prepared.headers.items():
         assert seen.headers[name.lower()] == value

@@ -75,7 +75,17 @@ MODULES = {
     "syncflow.settings": {"PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"},
     "syncflow.structures": {"CaseInsensitiveDict", "LookupDict"},
     "syncflow.uploads": {"Upload"},
-    "syncflow.urls": {"ParamTypes", "Target", "add_params", "encode_pairs", "has_other_scheme", "parse_url", "requote"},
+    "syncflow.urls": {
+        "ParamTypes",
+        "Target",
+        "absolute_url",
+        "add_params",
+        "encode_pairs",
+        "has_other_scheme",
+        "masked",
+        "parse_url",
+        "requote",
+    },
 }
 
 

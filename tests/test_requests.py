@@ -260,7 +260,7 @@ def test_a_prepared_request_tells_what_was_sent(server: AppServer, session: Sess
     assert request.headers["content-length"] == "4"
     assert repr(request) == "<PreparedRequest [POST]>"
     assert session.get(server.url).request.body is None
-    assert session.post(server.url, data={"a": "b"}).request.body == b"a=b"
+    assert session.post(server.url, data={"a": "b"}).request.body == "a=b"
 
 
 @pytest.mark.parametrize(

@@ -126,41 +126,61 @@ def _response(answer: Response, request: requests.PreparedRequest, adapter: Sync
 
 
 class _Raw(io.RawIOBase):
-    """What `requests` reads a body from: as urllib3's response, as far as it is used."""
+    """What `requests` reads a body from: as urllib3's response, as far as it is used.
+
+    Attributes:
+        decode_content: whether `read` undoes the codings where it is not told.
+    """
 
     def __init__(self, answer: Response, request: requests.PreparedRequest) -> None:
         self._answer = answer
         self._request = request
-        self._pieces = answer.iter_content(None)
+        # The body without its codings: what is still to come, begun when it is asked for, and what has come.
+        self._pieces: Iterator[bytes] | None = None
         self._rest = b""
         self.status = answer.status_code
         self.reason = answer.reason
         self.headers = answer.headers
         self.version = 11
-        self.decode_content = True
+        self.decode_content = False
         # What `requests` takes cookies from.
         message = http.client.HTTPMessage()
         for name, value in answer._fields:
             message[name] = value
         self._original_response = type("Original", (), {"msg": message, "isclosed": lambda _: False})()
 
-    def stream(self, amt: int = 65536, decode_content: bool | None = None) -> Iterator[bytes]:
-        """The body in pieces of at most `amt` bytes, its codings undone."""
-        while piece := self.read(amt):
+    def stream(self, amt: int | None = 65536, decode_content: bool | None = None) -> Iterator[bytes]:
+        """The body in pieces of at most `amt` bytes; of what has come, where that is None."""
+        decodes = self.decode_content if decode_content is None else decode_content
+        while piece := self._next_piece(amt) if decodes else self.read(amt or 65536, decode_content=False):
             yield piece
 
     def read(self, amt: int | None = None, decode_content: bool | None = None, **kwargs: Any) -> bytes:
-        """At most `amt` bytes, its codings undone; all without it."""
+        """`amt` bytes, fewer only at the end, or all; as they came, or their codings undone."""
+        if decode_content is None:
+            decode_content = self.decode_content
+        size = -1 if amt is None else amt
+        if not decode_content:
+            try:
+                return bytes(self._answer.raw.read(size))
+            except exceptions.RequestException as error:
+                raise _theirs(error, self._request) from error
+        pieces = []
+        while size and (piece := self._next_piece(None if size < 0 else size)):
+            pieces.append(piece)
+            size -= len(piece) if size > 0 else 0
+        return b"".join(pieces)
+
+    def _next_piece(self, size: int | None) -> bytes:
+        """At most `size` bytes of what has come and was not read, or of the next that comes; b"" at the end."""
         try:
-            if amt is None or amt < 0:
-                whole, self._rest = self._rest + b"".join(self._pieces), b""
-                return whole
-            if not self._rest:
-                self._rest = next(self._pieces, b"")
+            if self._pieces is None:
+                self._pieces = self._answer.iter_content(None)
+            piece = self._rest or next(self._pieces, b"")
         except exceptions.RequestException as error:
             raise _theirs(error, self._request) from error
-        piece, self._rest = self._rest[:amt], self._rest[amt:]
-        return piece
+        self._rest = b"" if size is None else piece[size:]
+        return piece[:size]
 
     def readable(self) -> bool:
         return True
@@ -177,6 +197,10 @@ class _Raw(io.RawIOBase):
         """Give the rest of the body up."""
         self._answer.close()
         super().close()
+
+    def __del__(self) -> None:
+        """The answer, which goes as well, gives its connection up by itself. To close it here, as files do, might wait
+        for a lock that the interrupted thread has."""
 
 
 def _theirs(error: exceptions.RequestException, request: requests.PreparedRequest) -> Exception:

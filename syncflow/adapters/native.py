@@ -16,7 +16,7 @@ from ..engine.exchange import Exchange, StaleConnection
 from ..engine.pool import Pool
 from ..engine.sending import Piece
 from ..engine.worker import Worker, shared_worker
-from ..exceptions import ConnectionError, InvalidHeader, RequestException
+from ..exceptions import BodyLengthError, ConnectionError, InvalidHeader, RequestException
 from ..http1 import BodyFraming, ChunkedFraming, InvalidRequest, LengthFraming, NoBody, request_head
 from ..models import PreparedRequest
 from ..responses import Response
@@ -118,8 +118,10 @@ class HTTPAdapter(BaseAdapter):
         A redirect is an answer like any other, and hooks are not called.
         """
         deadline = timeout if isinstance(timeout, Deadline) else Deadline(Timeouts.of(timeout))
+        request.complete()
         route = self.route(request, verify, cert, proxies)
         head = self.head(request, route)
+        check_length(request)
         tries_left = self.max_retries
         while True:
             try:
@@ -278,6 +280,25 @@ def serialize(request: PreparedRequest, route: Route) -> bytes:
         return request_head(request.method, asked, fields)
     except InvalidRequest as error:
         raise InvalidHeader(f"{target.authority}: {error}; nothing was sent", request=request) from error
+
+
+def check_length(request: PreparedRequest) -> None:
+    """Raises BodyLengthError if the body, of which the length is known, is not what the head has announced: something
+    has changed one of them since they were prepared. A server would take what is too much for another request, and what
+    follows for what is missing (request smuggling, CWE-444)."""
+    content, declared = request.content, request.headers.get("Content-Length")
+    if content is None or declared is not None:
+        length = 0 if content is None else content.length
+        fits = length is None or length == int(declared or 0)
+        fits = fits and (content is not None or "Transfer-Encoding" not in request.headers)
+    else:
+        fits = content.length == 0 or "Transfer-Encoding" in request.headers
+    if not fits:
+        raise BodyLengthError(
+            f"{request.target.authority}: the headers announce another body than there is; nothing was sent; if the "
+            "body was changed, call prepare_content_length() after it",
+            request=request,
+        )
 
 
 def framing_of(request: PreparedRequest) -> BodyFraming:
