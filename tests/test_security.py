@@ -149,16 +149,15 @@ def test_a_cookie_cannot_add_a_line(server: AppServer, session: Session, evil: s
     assert server.connections == 0
 
 
-@pytest.mark.parametrize("evil", ["\r", "\n", "\r\nX-Evil: 1", '"; name="evil'])
 @pytest.mark.parametrize("place", ["field", "name", "filename"])
-def test_a_multipart_name_cannot_add_a_line(server: AppServer, session: Session, evil: str, place: str) -> None:
+def test_a_multipart_name_cannot_add_a_parameter(server: AppServer, session: Session, place: str) -> None:
     """Written as browsers and `requests` write it; nothing of it stands in the body as it is."""
-    named = f"a{evil}b"
+    named = 'a"; name="evil'
     data = {named: "x"} if place == "field" else {}
     name, filename = (named, "f") if place == "name" else ("n", named)
     session.post(server.url, data=data, files={name: (filename, b"x")})
     (asked,) = server.seen
-    escaped = named.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A").encode()
+    escaped = named.replace('"', "%22").encode()
     assert named.encode() not in asked.body
     assert b'"%b"' % escaped in asked.body
 
@@ -166,7 +165,7 @@ def test_a_multipart_name_cannot_add_a_line(server: AppServer, session: Session,
 @pytest.mark.parametrize(
     ("evil", "place"),
     [
-        *itertools.product(["\x00"], ["field", "name", "filename"]),
+        *itertools.product(["\x00", "\r", "\n", "\r\nX-Evil: 1"], ["field", "name", "filename"]),
         *itertools.product(BREAKING, ["type", "header", "header's name"]),
     ],
 )

@@ -26,8 +26,10 @@ __all__ = ["MultipartBody", "multipart_of"]
 # From fields and files to what was given for them; in a list a name may come more than once.
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
-# What the HTML standard escapes in a name. Not "%" and not "\": browsers send those as they are, and so is it read.
-_ESCAPES = {ord('"'): "%22", ord("\r"): "%0D", ord("\n"): "%0A"}
+# What the HTML standard escapes in a name. Not "%" and not "\": browsers send those as they are, and so is it read. It
+# escapes CR and LF too; in the names that a program gives they are an accident or an attack, and are refused.
+_ESCAPES = {ord('"'): "%22"}
+_BREAKS = re.compile(r"[\x00\r\n]")
 # RFC 9110, section 5.5: no control may stand in a value, but for the tab.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Made here from name, filename and content type, or of no meaning in a form (RFC 7578, section 4.8).
@@ -388,8 +390,8 @@ def _text(value: Any, what: str) -> str:
         raise TypeError(f"{what} must be str or bytes, not {type(value).__name__}; nothing was sent")
     # What is not UTF-8 is refused with the head that it would stand in, as what cannot be UTF-8 is.
     text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
-    if "\0" in text:
-        raise InvalidHeader(f"{what} has a NUL in it: {value!r:.80}; nothing was sent")
+    if _BREAKS.search(text):
+        raise InvalidHeader(f"{what} has a CR, LF or NUL in it: {value!r:.80}; nothing was sent")
     return text
 
 

@@ -118,7 +118,7 @@ SAME: dict[str, tuple[Any, Any]] = {
     "no headers": (None, {"a": ("n", b"x", "a/b", None)}),
     "no filename": (None, {"a": (None, "x")}),
     "empty filename": (None, {"a": ("", "x")}),
-    "names": (None, {"ä\r\n\"\\;%0a='": ('f"\r\n\\%22/../日本', b"x")}),
+    "names": (None, {"ä\"\\;%0a='": ('f"\\%22/../日本', b"x")}),
     "names in bytes": ({"ä".encode(): 1}, {"ö".encode(): ("ü".encode(), b"x")}),
     "fields": ({"n": 1.5, "t": True, "s": "ä", "b": b"\xff", "none": None, "e": "", "o": Path("p")}, PLAIN),
     "lists of fields": ({"l": [1, None, b"x", "ä", [2]], "t": (1, 2), "e": [], "s": {7}, "d": {"k": 1}}, PLAIN),
@@ -248,7 +248,8 @@ def test_what_would_add_a_header_to_a_part_is_refused(where: str, bad: Any) -> N
 
 @pytest.mark.parametrize("where", ["name", "filename", "field"])
 @pytest.mark.parametrize(
-    ("bad", "error"), [("\0", InvalidHeader), (b"a\0b", InvalidHeader), ("\udcff", InvalidHeader), (5, TypeError)]
+    ("bad", "error"),
+    [(bad, InvalidHeader) for bad in ("\0", b"a\0b", "a\rb", "a\n", b"a\r\nb", "\udcff")] + [(5, TypeError)],
 )
 def test_names_that_cannot_be_written_are_refused(where: str, bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="; nothing was sent$"):
@@ -258,13 +259,13 @@ def test_names_that_cannot_be_written_are_refused(where: str, bad: Any, error: t
 # -------------------------------------------------------------------------------------------- as others read it
 
 # A backslash is sent as browsers send it, and read by MIME's rules as one that quotes what follows.
-NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\\"))
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n\\"))
 TYPES = st.sampled_from([None, "text/plain", "image/png", "application/octet-stream"])
 PARTS = st.tuples(NAMES, st.none() | NAMES, TYPES, st.binary() | st.sampled_from([bytes(BLOCK), bytes(BLOCK + 1)]))
 
 
 def escaped(name: str | None) -> str | None:
-    return name and name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    return name and name.replace('"', "%22")
 
 
 @given(st.lists(PARTS, min_size=1), st.integers(1000, 2 * BLOCK))
