@@ -82,10 +82,9 @@ def test_what_came_on_an_idle_connection_is_seen_by_who_takes_it(
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("wire", ["tls"], indirect=True)
 def test_session_tickets_are_not_unasked_bytes(session: Session, server_tls: object, wire: Wire) -> None:
     """TLS 1.3 sends them after the handshake; the worker sees the socket turn readable."""
-    if wire.server is None:
-        pytest.skip("TLS")
 
     def script(peer: Peer) -> None:
         for _ in peer.requests():

@@ -414,57 +414,62 @@ def file() -> Iterator[IO[bytes]]:
         yield file
 
 
-@pytest.fixture
-def plain_link(link: Link) -> Link:
-    if isinstance(link.transport, TLSTransport):
-        pytest.skip("the kernel does not encrypt")
-    return link
+# The kernel sends files, and does not encrypt.
+plain_only = pytest.mark.parametrize("wire", ["plain"], indirect=True)
+tls_only = pytest.mark.parametrize("wire", ["tls"], indirect=True)
 
 
-def test_a_file_goes_through_the_kernel(plain_link: Link, file: IO[bytes]) -> None:
-    call = Call(plain_link.transport.write_file, file.fileno(), 1000, 250_000, NO_LIMIT)
-    assert read_exactly(plain_link.far, 250_000) == pattern(300_000)[1000:251_000]
+@plain_only
+def test_a_file_goes_through_the_kernel(link: Link, file: IO[bytes]) -> None:
+    call = Call(link.transport.write_file, file.fileno(), 1000, 250_000, NO_LIMIT)
+    assert read_exactly(link.far, 250_000) == pattern(300_000)[1000:251_000]
     assert call.result() == 250_000
-    assert plain_link.transport.payload_sent == 250_000
+    assert link.transport.payload_sent == 250_000
 
 
-def test_a_file_comes_after_what_was_written_before(plain_link: Link, file: IO[bytes]) -> None:
-    total = plain_link.fill()
-    call = Call(plain_link.transport.write_file, file.fileno(), 0, 1000, NO_LIMIT)
-    assert read_exactly(plain_link.far, total + 1000)[total:] == pattern(1000)
+@plain_only
+def test_a_file_comes_after_what_was_written_before(link: Link, file: IO[bytes]) -> None:
+    total = link.fill()
+    call = Call(link.transport.write_file, file.fileno(), 0, 1000, NO_LIMIT)
+    assert read_exactly(link.far, total + 1000)[total:] == pattern(1000)
     assert call.result() == 1000
 
 
-def test_a_file_that_is_shorter_than_it_was(plain_link: Link, file: IO[bytes]) -> None:
-    assert plain_link.transport.write_file(file.fileno(), 299_000, 50_000, NO_LIMIT) == 1000
+@plain_only
+def test_a_file_that_is_shorter_than_it_was(link: Link, file: IO[bytes]) -> None:
+    assert link.transport.write_file(file.fileno(), 299_000, 50_000, NO_LIMIT) == 1000
 
 
-def test_a_file_to_a_peer_that_takes_nothing(plain_link: Link, file: IO[bytes]) -> None:
+@plain_only
+def test_a_file_to_a_peer_that_takes_nothing(link: Link, file: IO[bytes]) -> None:
     with pytest.raises(WriteTimeout):
-        plain_link.transport.write_file(file.fileno(), 0, 300_000, Deadline(Timeouts(write=0.05)))
+        link.transport.write_file(file.fileno(), 0, 300_000, Deadline(Timeouts(write=0.05)))
 
 
-def test_stopping_wakes_who_sends_a_file(plain_link: Link, file: IO[bytes]) -> None:
-    call = Call(plain_link.transport.write_file, file.fileno(), 0, 300_000, NO_LIMIT)
-    eventually(lambda: is_sender_blocked(plain_link.transport))
-    plain_link.transport.stop_message()
+@plain_only
+def test_stopping_wakes_who_sends_a_file(link: Link, file: IO[bytes]) -> None:
+    call = Call(link.transport.write_file, file.fileno(), 0, 300_000, NO_LIMIT)
+    eventually(lambda: is_sender_blocked(link.transport))
+    link.transport.stop_message()
     assert 0 < call.result() < 300_000
 
 
-def test_an_error_of_the_file_is_not_one_of_the_socket(plain_link: Link) -> None:
+@plain_only
+def test_an_error_of_the_file_is_not_one_of_the_socket(link: Link) -> None:
     reading, writing = os.pipe()
     try:
         with pytest.raises(OSError):
-            plain_link.transport.write_file(writing, 0, 1000, NO_LIMIT)
+            link.transport.write_file(writing, 0, 1000, NO_LIMIT)
     finally:
         os.close(reading)
         os.close(writing)
-    assert plain_link.write(b"x")
-    assert read_exactly(plain_link.far, 1) == b"x"
+    assert link.write(b"x")
+    assert read_exactly(link.far, 1) == b"x"
 
 
+@plain_only
 def test_a_socket_is_not_closed_under_a_caller_in_sendfile(
-    plain_link: Link, file: IO[bytes], monkeypatch: pytest.MonkeyPatch
+    link: Link, file: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its number could be another socket's by then."""
     inside, go_on = threading.Event(), threading.Event()
@@ -476,7 +481,7 @@ def test_a_socket_is_not_closed_under_a_caller_in_sendfile(
         return sendfile(out, source, offset, count)
 
     monkeypatch.setattr(os, "sendfile", slow)
-    transport = plain_link.transport
+    transport = link.transport
     call = Call(transport.write_file, file.fileno(), 0, 1000, NO_LIMIT)
     assert inside.wait(PATIENCE)
     transport.close()
@@ -485,20 +490,21 @@ def test_a_socket_is_not_closed_under_a_caller_in_sendfile(
     go_on.set()
     call.result()
     eventually(lambda: transport._sock.fileno() == -1)
-    assert ended(plain_link.far)
+    assert ended(link.far)
 
 
+@plain_only
 def test_an_interrupt_on_the_way_into_sendfile_does_not_keep_the_socket_open(
-    plain_link: Link, file: IO[bytes], monkeypatch: pytest.MonkeyPatch
+    link: Link, file: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plain_link.transport, "_send_file", interrupted)
+    monkeypatch.setattr(link.transport, "_send_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        plain_link.transport.write_file(file.fileno(), 0, 1000, NO_LIMIT)
-    plain_link.transport.close()
-    eventually(lambda: plain_link.transport._sock.fileno() == -1)
+        link.transport.write_file(file.fileno(), 0, 1000, NO_LIMIT)
+    link.transport.close()
+    eventually(lambda: link.transport._sock.fileno() == -1)
 
 
 # ---------------------------------------------------------------------- failing
@@ -640,9 +646,8 @@ def test_the_end_is_not_nothing(link: Link) -> None:
     assert got == [b"x", b""]
 
 
+@tls_only
 def test_tls_that_ends_without_its_own_word_for_it_is_an_error(link: Link) -> None:
-    if not isinstance(link.transport, TLSTransport):
-        pytest.skip("TLS")
     link.far.close()
 
     def fails() -> bool:
