@@ -351,6 +351,8 @@ class PreparedRequest(_Hooked):
         body that nothing announces any more and that the server would not see (RFC 9112, section 6.3)."""
         if type(self.headers) is not CaseInsensitiveDict:
             self.headers = CaseInsensitiveDict(self.headers)
+        if self._body is None and self._content is None and self.method in _BODILESS:
+            return
         if "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers:
             self.prepare_content_length(self._body)
 

@@ -391,7 +391,8 @@ class Session(SessionRedirectMixin):
 
     def _send_to_adapter(self, request: PreparedRequest, kwargs: dict[str, Any]) -> Response:
         adapter = self.get_adapter(request.url or "")
-        if isinstance(adapter, HTTPAdapter):
+        # The type first: asked of an abstract base class, isinstance() takes its time.
+        if type(adapter) is HTTPAdapter or isinstance(adapter, HTTPAdapter):
             return adapter.send(request, **kwargs)
         return send_through(adapter, request, kwargs)
 

@@ -53,7 +53,7 @@ class Upload(io.RawIOBase):
         self._answered = answered  # called with the response, as soon as there is one
         head = adapter.head(request, route)
         framing = framing_of(request)
-        self._exchange = adapter.exchange(request, deadline, route)
+        self._exchange = adapter.exchange(request, head, deadline, route)
         self._writer = BodyWriter(self._exchange, framing)
         # Guarded by _writing: one writer at a time. Held while it waits for the server, never needed to call it off.
         self._writing = threading.RLock()
@@ -63,7 +63,7 @@ class Upload(io.RawIOBase):
         self._finished = False
         # The size of the last piece that was refused: room for it is what `wait_writable` waits for.
         self._refused = 0
-        self._guarded(lambda: self._begin(head, complete=framing.remaining == 0))
+        self._guarded(lambda: self._begin(head.content, complete=framing.remaining == 0))
 
     def _begin(self, head: bytes, *, complete: bool) -> None:
         self._exchange.start(head, [], has_body=True, last=complete)

@@ -7,7 +7,7 @@ Knows the order of these steps and what an interruption of each means. Knows not
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..bodies import BodyWriter, BytesBody
 from ..engine.deadline import Deadline
@@ -100,7 +100,9 @@ class HTTPAdapter(BaseAdapter):
         self._settings = {"limits": limits, "watermarks": watermarks, "network": network, "trust": trust}
         self._pool = Pool(worker or shared_worker(), limits, watermarks, network)
         # Heads that were written before, by all that is in them. Any thread; the worst of a race is a head too many.
-        self._heads: dict[tuple[object, ...], bytes] = {}
+        self._heads: dict[tuple[object, ...], WrittenHead] = {}
+        # Ways without a proxy that were found before, as the heads.
+        self._routes: dict[tuple[object, ...], Route] = {}
         # Whether the user has said that the session is over; never becomes False again.
         self._retired = False
 
@@ -121,7 +123,8 @@ class HTTPAdapter(BaseAdapter):
         request.complete()
         route = self.route(request, verify, cert, proxies)
         head = self.head(request, route)
-        check_length(request)
+        if head.announces_body or request.content is not None:
+            check_length(request)
         tries_left = self.max_retries
         while True:
             try:
@@ -138,11 +141,11 @@ class HTTPAdapter(BaseAdapter):
                 tries_left -= 1
 
     def _send_once(
-        self, request: PreparedRequest, head: bytes, deadline: Deadline, route: Route, *, stream: bool
+        self, request: PreparedRequest, head: WrittenHead, deadline: Deadline, route: Route, *, stream: bool
     ) -> Response:
-        exchange = self.exchange(request, deadline, route)
+        exchange = self.exchange(request, head, deadline, route)
         try:
-            send_request(exchange, request, head)
+            send_request(exchange, request, head.content)
             answer = exchange.wait_answered(whole=not stream)
             response = Response.received(request, exchange, answer.status, answer.reason, answer.fields, self)
         except BaseException as error:
@@ -161,6 +164,15 @@ class HTTPAdapter(BaseAdapter):
 
     def route(self, request: PreparedRequest, verify: VerifyTypes, cert: CertTypes, proxies: ProxyTypes) -> Route:
         """Which way the request goes. Raises what `route_of` raises."""
+        if not proxies and cert is None and (verify is True or type(verify) is str):
+            key = (request.url, verify)
+            route = self._routes.get(key)
+            if route is None:
+                route = route_of(request.target, verify, cert, proxies, self._trust)
+                if len(self._routes) >= HEADS_KEPT:
+                    self._routes.clear()
+                self._routes[key] = route
+            return route
         route = route_of(request.target, verify, cert, proxies, self._trust)
         proxy = route.origin.proxy
         if proxy is not None and not proxy.authorization and "proxy-authorization" in request.headers:
@@ -168,7 +180,7 @@ class HTTPAdapter(BaseAdapter):
             route = route._replace(origin=route.origin._replace(proxy=proxy))
         return route
 
-    def exchange(self, request: PreparedRequest, deadline: Deadline, route: Route) -> Exchange:
+    def exchange(self, request: PreparedRequest, head: WrittenHead, deadline: Deadline, route: Route) -> Exchange:
         """A connection for the request, on which nothing has been sent yet."""
         begun = deadline.clock()
         try:
@@ -180,7 +192,7 @@ class HTTPAdapter(BaseAdapter):
                         setup = connection.setup
                         pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
                     exchange = Exchange(connection, request.method, deadline, pooled)
-                    exchange.persists = not asks_to_close(request)
+                    exchange.persists = not head.asks_to_close
                     if connection.begin(exchange):
                         return exchange
                 except BaseException:  # an interrupt: nobody would give it back
@@ -190,14 +202,14 @@ class HTTPAdapter(BaseAdapter):
             error.request = request
             raise
 
-    def head(self, request: PreparedRequest, route: Route) -> bytes:
-        """The bytes of the request's head; what a session sends is mostly what it has sent before.
+    def head(self, request: PreparedRequest, route: Route) -> WrittenHead:
+        """The request's head as it goes out; what a session sends is mostly what it has sent before.
 
         Raises:
             InvalidHeader: it may not be sent.
         """
         authorization = route.origin.proxy.authorization if route.origin.proxy and route.is_forwarded else None
-        key = (request.method, request.target, route.is_forwarded, authorization, *request.headers.pairs())
+        key = (request.method, request.url, route.is_forwarded, authorization, *request.headers.pairs())
         try:
             head = self._heads.get(key)
         except TypeError:  # something that cannot even be hashed stands where a str should
@@ -261,8 +273,16 @@ def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> N
         writer.finish()
 
 
-def serialize(request: PreparedRequest, route: Route) -> bytes:
-    """The head's bytes. Raises InvalidHeader: nothing was sent.
+class WrittenHead(NamedTuple):
+    """A head as it goes out, and what it says."""
+
+    content: bytes
+    announces_body: bool
+    asks_to_close: bool
+
+
+def serialize(request: PreparedRequest, route: Route) -> WrittenHead:
+    """Write the head. Raises InvalidHeader: nothing was sent.
 
     What is for the proxy goes to the proxy only (CVE-2023-32681): into a request that is forwarded by it; through a
     tunnel it is no business of the server's.
@@ -277,7 +297,9 @@ def serialize(request: PreparedRequest, route: Route) -> bytes:
         if route.origin.proxy is not None and route.origin.proxy.authorization:
             fields.append(("Proxy-Authorization", route.origin.proxy.authorization))
     try:
-        return request_head(request.method, asked, fields)
+        content = request_head(request.method, asked, fields)
+        framed = "Content-Length" in request.headers or "Transfer-Encoding" in request.headers
+        return WrittenHead(content, framed, asks_to_close(request))
     except InvalidRequest as error:
         raise InvalidHeader(f"{target.authority}: {error}; nothing was sent", request=request) from error
 
