@@ -1,12 +1,12 @@
-"""The response to a request, as users read it: headers, cookies, text, lines, JSON, redirects.
+"""The response to a request, as users read it: its body as bytes, text, lines, JSON, a stream, a file.
 
-Most of it is made when it is asked for. Knows what a body is decoded from and to. Knows nothing of connections: a body
-is read from a `Source`, which is an exchange of the engine, another library's response, or nothing at all.
+Knows what a body is decoded from and to, and how it is read and given up. What the head says is `ResponseHead`'s. Knows
+nothing of connections: a body is read from a `Source`, which is an exchange of the engine, another library's response,
+or nothing at all.
 """
 
 from __future__ import annotations
 
-import datetime
 import io
 import json
 import warnings
@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .decoders import Decoder, decoder_of
-from .engine.timings import Timings
-from .exceptions import Cancelled, DecompressionError, HTTPError, JSONDecodeError, RequestException, StreamConsumedError
-from .links import parse_header_links
-from .sources import NO_SOURCE, RawBody, Source, ended_by
-from .structures import CaseInsensitiveDict
-from .text import decode, decode_pieces, encoding_of, guess_encoding, split_lines
+from .exceptions import Cancelled, DecompressionError, JSONDecodeError, RequestException, StreamConsumedError
+from .response_head import REDIRECT_STATI, ResponseHead
+from .sources import RawBody, Source, ended_by
+from .text import decode, decode_pieces, guess_encoding, split_lines
 
 if TYPE_CHECKING:
-    from .cookies import RequestsCookieJar
     from .models import PreparedRequest
 
 __all__ = ["REDIRECT_STATI", "Response"]
@@ -33,21 +30,11 @@ READ_SIZE = 65536
 # Of a body that nobody asked for, as a redirect's, so much is read to save its connection: 1 MiB, decoded.
 MOST_DRAINED = 1 << 20
 
-# RFC 9110, section 15.4: those that say where to ask instead.
-REDIRECT_STATI = (301, 302, 303, 307, 308)
-
 # Most fields are passed over without lowering their name.
 _NOTABLE_LENGTHS = frozenset({len("content-encoding"), len("set-cookie")})
 
-# Not None: who sets that wants the encoding to be guessed.
-UNSET: Any = object()
 
-# As much of a server's message as an exception shows.
-NOTE_LINES = 5
-NOTE_CHARACTERS = 500
-
-
-class Response:
+class Response(ResponseHead):
     """The answer to a request.
 
     A context manager: leaving it closes the response. One that is read to its end needs no closing. Its methods may
@@ -77,27 +64,9 @@ class Response:
         "request",
     )
 
-    # What a response that is made by hand begins with.
-    request: PreparedRequest | None = None
-    connection: Any = None
-    url: str = None  # type: ignore[assignment]  # until it is set, as in `requests`
-    status_code: int = None  # type: ignore[assignment]
-    reason: str = None  # type: ignore[assignment]
-    _fields: list[tuple[str, str]] = []  # noqa: RUF012  # replaced, never changed
-    _exchange: Source = NO_SOURCE
     # Made when they are asked for, or set.
-    _headers: CaseInsensitiveDict[str] | None = None
-    _history: list[Response] | None = None
-    _cookies: RequestsCookieJar | None = None
-    _elapsed: datetime.timedelta | None = None
-    _encoding: Any = UNSET
     _raw: Any = None
-    _next: PreparedRequest | None = None
-    # What its fields tell, noted as they came.
-    _is_encoded = False
-    _sets_cookies = False
-    # The body: whole and decoded; read by now, or being read; undone of its codings.
-    _content: bytes | None = None
+    # The body: read by now, or being read; undone of its codings.
     _consumed = False
     _decoder: Decoder | None = None
     # Whether the user has asked for a stream; only who did is told that it was dropped unread.
@@ -133,133 +102,6 @@ class Response:
                     response._sets_cookies = True
         return response
 
-    # ---------------------------------------------------------------- the head
-
-    @property
-    def headers(self) -> CaseInsensitiveDict[str]:
-        """The header fields; those that came more than once are joined with a comma (RFC 9110, section 5.3)."""
-        if self._headers is None:
-            joined: dict[str, tuple[str, str]] = {}
-            for name, value in self._fields:
-                first, before = joined.get(name.lower(), (name, None))
-                joined[name.lower()] = (first, value if before is None else f"{before}, {value}")
-            self._headers = CaseInsensitiveDict(joined.values())
-        return self._headers
-
-    @headers.setter
-    def headers(self, value: CaseInsensitiveDict[str]) -> None:
-        self._headers = value
-
-    @property
-    def ok(self) -> bool:
-        """Whether `raise_for_status` has nothing to raise."""
-        return not 400 <= (self.status_code or 0) < 600
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def __repr__(self) -> str:
-        return f"<Response [{self.status_code}]>"
-
-    @property
-    def cookies(self) -> RequestsCookieJar:
-        """The cookies that this response has set, as far as its server may set them."""
-        if self._cookies is None:
-            from .cookies import RequestsCookieJar, extract_cookies_to_jar  # late: the standard library's takes 15 ms
-
-            self._cookies = RequestsCookieJar()
-            if self.request is not None:
-                extract_cookies_to_jar(self._cookies, self.request, self._fields)
-        return self._cookies
-
-    @cookies.setter
-    def cookies(self, value: RequestsCookieJar) -> None:
-        self._cookies = value
-
-    @property
-    def links(self) -> dict[str, dict[str, str]]:
-        """The Link header (RFC 8288), by relation or URL."""
-        return {link.get("rel") or link["url"]: link for link in parse_header_links(self.headers.get("link", ""))}
-
-    @property
-    def history(self) -> list[Response]:
-        """The responses that led here, the oldest first; made when it is asked for."""
-        if self._history is None:
-            self._history = []
-        return self._history
-
-    @history.setter
-    def history(self, value: list[Response]) -> None:
-        self._history = value
-
-    @property
-    def is_redirect(self) -> bool:
-        """Whether this sends its reader to another URL."""
-        return self.status_code in REDIRECT_STATI and "location" in self.headers
-
-    @property
-    def is_permanent_redirect(self) -> bool:
-        """Whether it does so for good."""
-        return self.status_code in (301, 308) and "location" in self.headers
-
-    @property
-    def next(self) -> PreparedRequest | None:
-        """The request that would follow this redirect, where redirects are not followed."""
-        return self._next
-
-    def raise_for_status(self) -> None:
-        """Raise HTTPError if the status is 400 or above; its note shows how the server's message begins, if it is text
-        and was read already."""
-        if self.ok:
-            return
-        whose = "Client" if self.status_code < 500 else "Server"
-        error = HTTPError(f"{self.status_code} {whose} Error: {self.reason} for url: {self.url}", response=self)
-        if note := self._message():
-            error.add_note(note)
-        raise error
-
-    def _message(self) -> str:
-        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not self._content or not (kind.startswith("text/") or kind.endswith(("json", "xml"))):
-            return ""
-        lines = decode(self._content[: 4 * NOTE_CHARACTERS], self.encoding).strip().splitlines()
-        shown = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines[:NOTE_LINES])
-        return shown[:NOTE_CHARACTERS]
-
-    # ---------------------------------------------------------------- how it went
-
-    @property
-    def elapsed(self) -> datetime.timedelta:
-        """From when the request was begun on its connection to the arrival of the head."""
-        if self._elapsed is None:
-            self._elapsed = datetime.timedelta(seconds=self._exchange.elapsed)
-        return self._elapsed
-
-    @elapsed.setter
-    def elapsed(self, value: datetime.timedelta) -> None:
-        self._elapsed = value
-
-    @property
-    def timings(self) -> Timings:
-        """Where the time went: pool, dns, connect, tls, sent, first_byte, total; in seconds."""
-        return self._exchange.timings
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Address and port of the server, or of the proxy, that the connection goes to."""
-        peer: tuple[str, int] = self._exchange.peer
-        return peer
-
-    @property
-    def request_complete(self) -> bool:
-        """False if the server answered before the body of the request had left."""
-        return self._exchange.request_complete
-
-    @property
-    def trailers(self) -> CaseInsensitiveDict[str]:
-        """The trailer fields, once the body was read to its end."""
-        return CaseInsensitiveDict(self._exchange.trailers)
-
     # ---------------------------------------------------------------- the body
 
     @property
@@ -274,18 +116,6 @@ class Response:
             self._begin_stream()
             self._content = self._read_all()
         return self._content
-
-    @property
-    def encoding(self) -> str | None:
-        """What was set, else the charset that Content-Type names, else UTF-8 if that is JSON; None if nothing says."""
-        if self._encoding is UNSET:
-            self._encoding = encoding_of(self.headers.get("content-type", ""))
-        encoding: str | None = self._encoding
-        return encoding
-
-    @encoding.setter
-    def encoding(self, value: str | None) -> None:
-        self._encoding = value
 
     @property
     def apparent_encoding(self) -> str:

@@ -26,22 +26,19 @@ from .exceptions import ChunkedEncodingError, ContentDecodingError, InvalidSchem
 from .hooks import default_hooks, dispatch_hook
 from .merging import HeaderTypes, default_headers, merge_headers, merge_params, names_authorization
 from .models import PreparedRequest, Request
+from .pushing import SessionUploadMixin
 from .redirects import SessionRedirectMixin
 from .responses import REDIRECT_STATI, Response
 from .routes import CertTypes, ProxyTypes, Trust, VerifyTypes, merge_proxies, merge_verify
-from .settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
+from .settings import OWN_TIMEOUT, PoolLimits, Timeouts, TimeoutTypes, Watermarks
 from .sources import NO_SOURCE
 from .structures import CaseInsensitiveDict
-from .uploads import Upload
 from .urls import ParamTypes, absolute_url, has_other_scheme, masked, parse_url
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
 
 __all__ = ["Session", "session"]
-
-# The session's own timeout is meant, because None means no limit.
-_OWN: Any = object()
 
 DEFAULT_REDIRECT_LIMIT = 30
 
@@ -52,7 +49,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mounting._at_fork_reinit)  # type: ignore[attr-defined]  # as `threading` does it
 
 
-class Session(SessionRedirectMixin):
+class Session(SessionRedirectMixin, SessionUploadMixin):
     """Requests that share headers, cookies, limits and connections. Any number of threads may use one session.
 
     Close it when it is no longer needed, or use it as a context manager.
@@ -164,7 +161,7 @@ class Session(SessionRedirectMixin):
         cookies: Any = None,
         files: Any = None,
         auth: Any = None,
-        timeout: TimeoutTypes = _OWN,
+        timeout: TimeoutTypes = OWN_TIMEOUT,
         allow_redirects: bool = True,
         proxies: ProxyTypes = None,
         hooks: Any = None,
@@ -239,49 +236,6 @@ class Session(SessionRedirectMixin):
     def delete(self, url: Any, **kwargs: Any) -> Response:
         """`request("DELETE", …)`."""
         return self.request("DELETE", url, **kwargs)
-
-    def upload(
-        self,
-        method: str,
-        url: Any,
-        *,
-        params: ParamTypes = None,
-        headers: HeaderTypes = None,
-        cookies: Any = None,
-        auth: Any = None,
-        content_length: int | None = None,
-        timeout: TimeoutTypes = _OWN,
-        proxies: ProxyTypes = None,
-        verify: VerifyTypes = None,
-        cert: CertTypes = None,
-    ) -> Upload:
-        """Begin a request whose body the program writes: connects and sends the head. Redirects are not followed.
-
-        Args:
-            content_length: bytes that will be written; None sends the body in chunks.
-
-        Returns:
-            A writable binary file and context manager: see `Upload`.
-
-        Raises:
-            As `request`, but for what concerns the body and the answer.
-        """
-        asked = Request(method, url, headers, params=params, auth=auth, cookies=cookies)
-        request = self._prepare_head(asked)
-        if content_length is None:
-            request.headers["Transfer-Encoding"] = "chunked"
-        else:
-            request.headers["Content-Length"] = str(content_length)
-        self._authenticate(request, asked)
-        settings = self.merge_environment_settings(request.url, proxies, True, verify, cert)
-        adapter = self.get_adapter(request.url or "")
-        if not isinstance(adapter, HTTPAdapter):
-            raise InvalidSchema(
-                f"{masked(request.url)!r}: an upload needs one of syncflow's own adapters, not {adapter!r}"
-            )
-        route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
-        deadline = Deadline(self.timeout if timeout is _OWN else Timeouts.of(timeout))
-        return Upload(adapter, request, deadline, route, self._remember)
 
     # ---------------------------------------------------------------- the steps of a request
 
@@ -361,7 +315,7 @@ class Session(SessionRedirectMixin):
         if not isinstance(request, PreparedRequest):
             raise ValueError(f"send() takes a PreparedRequest, not {type(request).__name__}; see prepare_request()")
         allow_redirects = kwargs.pop("allow_redirects", True)
-        timeout = kwargs.pop("timeout", _OWN)
+        timeout = kwargs.pop("timeout", OWN_TIMEOUT)
         kwargs.setdefault("stream", self.stream)
         kwargs.setdefault("verify", self.verify)
         kwargs.setdefault("cert", self.cert)
@@ -369,7 +323,7 @@ class Session(SessionRedirectMixin):
             kwargs["proxies"] = merge_proxies(request.known_target, self.proxies, trust_env=self.trust_env)
         # One for all that the request leads to: redirects, and what hooks send.
         if not isinstance(timeout, Deadline):
-            timeout = Deadline(self.timeout if timeout is _OWN else Timeouts.of(timeout))
+            timeout = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
         kwargs["timeout"] = timeout
         try:
             response = self._send_to_adapter(request, kwargs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 __all__ = ["PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"]
 
@@ -47,6 +48,9 @@ class Timeouts:
             return cls(connect=value[0], read=value[1], write=value[1])
         return cls(connect=value, read=value, write=value)
 
+
+# In place of a `timeout=`: the session's own is meant, because None means no limit.
+OWN_TIMEOUT: Any = object()
 
 TimeoutTypes = Timeouts | float | tuple[float | None, float | None] | None
 

@@ -1,0 +1,84 @@
+"""A session's calls that begin a request whose body the program writes: `upload`, and its shorthands by method.
+
+Knows how such a request is prepared and what it must be sent through. What is written is `Upload`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .adapters import HTTPAdapter
+from .engine.deadline import Deadline
+from .exceptions import InvalidSchema
+from .merging import HeaderTypes
+from .models import PreparedRequest, Request
+from .responses import Response
+from .routes import CertTypes, ProxyTypes, VerifyTypes
+from .settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
+from .uploads import Upload
+from .urls import ParamTypes, masked
+
+__all__ = ["SessionUploadMixin"]
+
+
+class SessionUploadMixin:
+    """What a `Session` pushes with."""
+
+    timeout: Timeouts
+
+    if TYPE_CHECKING:
+
+        def _prepare_head(self, request: Request) -> PreparedRequest: ...
+
+        def _authenticate(self, prepared: PreparedRequest, request: Request) -> None: ...
+
+        def _remember(self, response: Response) -> None: ...
+
+        def merge_environment_settings(
+            self, url: Any, proxies: ProxyTypes, stream: bool | None, verify: VerifyTypes, cert: CertTypes
+        ) -> dict[str, Any]: ...
+
+        def get_adapter(self, url: str) -> Any: ...
+
+    def upload(
+        self,
+        method: str,
+        url: Any,
+        *,
+        params: ParamTypes = None,
+        headers: HeaderTypes = None,
+        cookies: Any = None,
+        auth: Any = None,
+        content_length: int | None = None,
+        timeout: TimeoutTypes = OWN_TIMEOUT,
+        proxies: ProxyTypes = None,
+        verify: VerifyTypes = None,
+        cert: CertTypes = None,
+    ) -> Upload:
+        """Begin a request whose body the program writes: connects and sends the head. Redirects are not followed.
+
+        Args:
+            content_length: bytes that will be written; None sends the body in chunks.
+
+        Returns:
+            A writable binary file and context manager: see `Upload`.
+
+        Raises:
+            As `request`, but for what concerns the body and the answer.
+        """
+        asked = Request(method, url, headers, params=params, auth=auth, cookies=cookies)
+        request = self._prepare_head(asked)
+        if content_length is None:
+            request.headers["Transfer-Encoding"] = "chunked"
+        else:
+            request.headers["Content-Length"] = str(content_length)
+        self._authenticate(request, asked)
+        settings = self.merge_environment_settings(request.url, proxies, True, verify, cert)
+        adapter = self.get_adapter(request.url or "")
+        if not isinstance(adapter, HTTPAdapter):
+            raise InvalidSchema(
+                f"{masked(request.url)!r}: an upload needs one of syncflow's own adapters, not {adapter!r}"
+            )
+        route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
+        deadline = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
+        return Upload(adapter, request, deadline, route, self._remember)
