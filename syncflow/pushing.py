@@ -5,6 +5,7 @@ Knows how such a request is prepared and what it must be sent through. What is w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
@@ -15,6 +16,7 @@ from .models import PreparedRequest, Request
 from .responses import Response
 from .routes import CertTypes, ProxyTypes, VerifyTypes
 from .settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
+from .upload_callbacks import UploadCallbacks
 from .uploads import Upload
 from .urls import ParamTypes, masked
 
@@ -54,11 +56,28 @@ class SessionUploadMixin:
         proxies: ProxyTypes = None,
         verify: VerifyTypes = None,
         cert: CertTypes = None,
+        on_ready: Callable[[Upload], object] | None = None,
+        on_writable: Callable[[Upload, int], bool] | None = None,
+        on_drain: Callable[[Upload], object] | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
+        on_progress: Callable[[int, int | None], object] | None = None,
     ) -> Upload:
         """Begin a request whose body the program writes: connects and sends the head. Redirects are not followed.
 
+        The callbacks are called in the thread that drives the upload, by its own calls or by `Upload.run`, with no lock
+        held and never one inside another.
+
         Args:
             content_length: bytes that will be written; None sends the body in chunks.
+            on_ready: called with the upload, once, when the head has been sent.
+            on_writable: called by `Upload.run` with the upload and its `offset`, whenever there is room. It writes, and
+                returns True to go on or False when the body is complete.
+            on_drain: called with the upload when its buffer, having been full, has become low, and when the system has
+                room again and nothing is buffered.
+            on_error: called with what ended the upload, before it is raised.
+            on_progress: called with the bytes of body that were handed to the system, and `content_length`, whenever
+            there
+                are more of them.
 
         Returns:
             A writable binary file and context manager: see `Upload`.
@@ -66,6 +85,8 @@ class SessionUploadMixin:
         Raises:
             As `request`, but for what concerns the body and the answer.
         """
+        called = (on_ready, on_writable, on_drain, on_error, on_progress)
+        callbacks = UploadCallbacks(*called) if any(called) else None
         asked = Request(method, url, headers, params=params, auth=auth, cookies=cookies)
         request = self._prepare_head(asked)
         if content_length is None:
@@ -81,4 +102,21 @@ class SessionUploadMixin:
             )
         route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
         deadline = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
-        return Upload(adapter, request, deadline, route, self._remember)
+        try:
+            return Upload(adapter, request, deadline, route, self._remember, callbacks)
+        except BaseException as error:
+            if callbacks is not None:
+                callbacks.tell_error(error)
+            raise
+
+    def post_stream(self, url: Any, **kwargs: Any) -> Upload:
+        """`upload("POST", …)`."""
+        return self.upload("POST", url, **kwargs)
+
+    def put_stream(self, url: Any, **kwargs: Any) -> Upload:
+        """`upload("PUT", …)`."""
+        return self.upload("PUT", url, **kwargs)
+
+    def patch_stream(self, url: Any, **kwargs: Any) -> Upload:
+        """`upload("PATCH", …)`."""
+        return self.upload("PATCH", url, **kwargs)

@@ -1,7 +1,7 @@
 """A body as a writable file: the program pushes, and is pushed back.
 
-Knows what a program sees of such a body: blocking and non-blocking writes, the early answer, the end. Knows nothing
-of framing (bodies) or of how the request began (adapters).
+Knows what a program sees of such a body: blocking and non-blocking writes, by one thread or several, driven by calls or
+by callbacks; the early answer, the end. Knows nothing of framing (bodies) or of how the request began (adapters).
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .adapters.native import CONTINUE_PATIENCE, expects_continue, framing_of
 from .bodies import BodyWriter
 from .engine.deadline import Deadline
+from .engine.turns import Turns
 from .exceptions import Cancelled, EarlyResponse, RequestException, WriteTimeout
 from .models import PreparedRequest
 from .responses import Response
 from .routes import Route
+from .upload_callbacks import UploadCallbacks
 
 if TYPE_CHECKING:
     from .adapters import HTTPAdapter
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Upload"]
 
 T = TypeVar("T")
+
+Trailers = Mapping[str, str] | Iterable[tuple[str, str]] | None
+
+# Seconds after which `on_writable` is asked again if it had nothing to write, at first and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 
 
 class Upload(io.RawIOBase):
@@ -35,9 +43,15 @@ class Upload(io.RawIOBase):
     aborts the upload. If the server answers before the body is complete, the next `write` raises `EarlyResponse`;
     leaving the block swallows that one, and `response` has the answer.
 
-    One thread writes at a time (others wait for it). `abort` may be called by any thread at any moment; a blocked
-    write then raises `Cancelled`.
+    Any thread may write: what one call writes stays together. `abort` may be called by any thread at any moment; a
+    blocked write then raises `Cancelled`. Whatever ends the upload is raised in every thread that goes on to use it.
+
+    Attributes:
+        request: the `PreparedRequest`.
+        content_length: bytes that the body has to have; None if it is sent in chunks.
     """
+
+    mode = "wb"
 
     def __init__(
         self,
@@ -46,23 +60,32 @@ class Upload(io.RawIOBase):
         deadline: Deadline,
         route: Route,
         answered: Callable[[Response], None],
+        callbacks: UploadCallbacks | None = None,
     ) -> None:
         # Never changes.
         self.request = request
         self._adapter = adapter
         self._answered = answered  # called with the response, as soon as there is one
+        self._callbacks = callbacks
         head = adapter.head(request, route)
         framing = framing_of(request)
+        self.content_length: int | None = framing.length
         self._exchange = adapter.exchange(request, head, deadline, route)
         self._writer = BodyWriter(self._exchange, framing)
-        # Guarded by _writing: one writer at a time. Held while it waits for the server, never needed to call it off.
-        self._writing = threading.RLock()
-        self._written = 0
+        # Who writes, and later waits for the answer. Its lock guards what follows.
+        exchange = self._exchange  # not `self`: what holds itself is not dropped at once
+        self._turns = Turns(lambda: exchange.failure is not None)
         self._response: Response | None = None
         self._answered_early = False
-        self._finished = False
-        # The size of the last piece that was refused: room for it is what `wait_writable` waits for.
-        self._refused = 0
+        self._is_awaited = False  # a thread waits for the answer
+        self._told: set[int] = set()  # the threads that know of a failure; each is told once
+        # Written by whoever leaves the block, closes, or is refused.
+        self._in_block = False
+        self._is_closed = False
+        self._wrapper_is_dropped = False
+        self._refused = 0  # the size of the last piece for which `try_write` had no room; `wait_writable` waits for it
+        if callbacks is not None:
+            callbacks.begin(self._exchange.drained)
         self._guarded(lambda: self._begin(head.content, complete=framing.remaining == 0))
 
     def _begin(self, head: bytes, *, complete: bool) -> None:
@@ -74,7 +97,7 @@ class Upload(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Send or queue all of `data`; waits while the outgoing buffer is over its high watermark, until it is under
-        the low one.
+        the low one. Small pieces that follow one another closely go together, after two milliseconds at the latest.
 
         Returns:
             The number of bytes, always all of them.
@@ -86,44 +109,47 @@ class Upload(io.RawIOBase):
             Cancelled, SessionClosed: by another thread.
             ConnectionError: the connection was lost without an answer.
             ValueError: the body is finished.
+            What ended the upload in another thread.
         """
+        if type(data) is bytes and self._writer.gather(data):
+            return len(data)
         size = memoryview(data).nbytes
-        with self._writing:
-            self._check_open()
-            if not self._guarded(lambda: self._writer.write(data)):
-                raise self._early_response()
-            self._written += size
+        self._drive(lambda: self._writer.write(data), self._turns.take)
         return size
 
     def try_write(self, data: bytes | bytearray | memoryview) -> bool:
-        """As `write`, but never waits: False, and nothing taken, while the buffer has no room for `data`; then
-        `wait_writable` waits for that room.
+        """As `write`, but never waits: False, and nothing taken, while the buffer has no room for `data` or another
+        thread writes; then `wait_writable` waits for that room.
 
         Raises:
             ValueError: more than the high watermark's bytes at once, which would never fit.
             As `write`.
         """
+        if type(data) is bytes and self._writer.gather(data):
+            return True
         size = memoryview(data).nbytes
         most = self._exchange.high_watermark
         if size > most:
             raise ValueError(
                 f"try_write takes at most {most} bytes at once (Watermarks.high), not {size}; write() takes any number"
             )
-        with self._writing:
-            self._check_open()
-            if not self._writer.takes(size):
-                self._refused = size
-                return False
-            self._refused = 0
-            if not self._guarded(lambda: self._writer.try_write(data)):
-                raise self._early_response()
-            self._written += size
-            return True
+        is_taken = False
+
+        def step() -> bool:
+            nonlocal is_taken
+            is_taken = self._writer.takes(size)
+            return self._writer.try_write(data) if is_taken else True
+
+        self._drive(step, self._turns.try_take)
+        self._refused = 0 if is_taken else size
+        return is_taken
 
     def wait_writable(self, timeout: float | None = None) -> bool:
         """Wait until the buffer is under its low watermark and has room for what `try_write` refused last, or until
         there is a reason to stop waiting, which the next write raises; False when `timeout` seconds ran out first."""
-        return self._guarded(lambda: self._writer.wait_writable(self._refused, timeout))
+        is_writable = self._guarded(lambda: self._writer.wait_writable(self._refused, timeout))
+        self._tell()
+        return is_writable
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was written is handed to the system.
@@ -132,11 +158,12 @@ class Upload(io.RawIOBase):
             WriteTimeout: after `timeout` seconds, or by the limits. The upload can go on after the former.
             Cancelled, SessionClosed: by another thread.
         """
-        if self._finished:
+        if self._turns.is_over and not self._has_failed():
             return
-        flushed = self._guarded(lambda: self._exchange.flush(timeout))
-        if self._exchange.failure is not None:
-            self._await_response()  # raises it
+        flushed = self._guarded(lambda: self._writer.flush(timeout))
+        if self._has_failed():
+            raise self._over()
+        self._tell()
         if not flushed:
             raise WriteTimeout(
                 f"{self._exchange.where}: {self.buffered} bytes were not handed to the system after {timeout:g} s; "
@@ -152,7 +179,7 @@ class Upload(io.RawIOBase):
 
     def tell(self) -> int:
         """Bytes of body written so far."""
-        return self._written
+        return self._writer.accepted
 
     @property
     def offset(self) -> int:
@@ -162,38 +189,134 @@ class Upload(io.RawIOBase):
     @property
     def buffered(self) -> int:
         """Bytes of body waiting to be sent."""
-        return self._exchange.bytes_buffered
+        return self._writer.buffered
+
+    # ---------------------------------------------------------------- driven by callbacks
+
+    def run(self) -> Response:
+        """Drive the upload by its callbacks, in this thread, and return the response; also one that came early.
+
+        `on_writable` is called whenever the buffer is under its low watermark. If it returns True and has written
+        nothing, it is called again after a pause, which grows from 1 to 50 ms.
+
+        Raises:
+            TypeError: there is no `on_writable`.
+            As `write` and `finish`; whatever a callback raises, which aborts the upload.
+        """
+        on_writable = None if self._callbacks is None else self._callbacks.on_writable
+        if on_writable is None:
+            raise TypeError("run() needs Session.upload(..., on_writable=...), which writes the body piece by piece")
+        try:
+            self._tell()
+            pause = FIRST_PAUSE
+            while self._has_room():
+                written = self.tell()
+                if not on_writable(self, self.offset):
+                    break
+                if self.tell() != written:
+                    pause = FIRST_PAUSE
+                    continue
+                self._guarded(partial(self._exchange.pause, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            return self.finish()
+        except EarlyResponse as early:
+            if early.response is None or early.response is not self._response:
+                raise
+            return early.response
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _has_room(self) -> bool:
+        """Wait for room, and tell what happened meanwhile; False if the server has answered."""
+        self._guarded(lambda: self._writer.wait_writable(0, None))
+        self._tell()
+        if not self._exchange.may_send and not self._turns.is_over:
+            self._drive(lambda: False, self._turns.take)  # raises what has stopped it
+        return not self._turns.is_over
 
     # ---------------------------------------------------------------- the end
 
-    def finish(self, trailers: Iterable[tuple[str, str]] | None = None) -> Response:
+    def finish(self, trailers: Trailers = None) -> Response:
         """End the body and wait for the head of the answer; the response again if that is done.
 
         Args:
-            trailers: fields to send behind a chunked body (RFC 9110, section 6.5).
+            trailers: fields to send behind a chunked body (RFC 9110, section 6.5): a mapping or pairs. Announce their
+                names in a Trailer header (section 6.6.2), or the server may drop them.
 
         Raises:
+            InvalidHeader: a trailer that may not be sent, or any with a `content_length`. The body is not ended, the
+            upload
+                is given up.
             BodyLengthError: less than `content_length` was written.
             As `write` and `Session.request`.
         """
-        with self._writing:
-            if not self._finished:
-                self._guarded(lambda: self._writer.finish(trailers or ()))
+        fields = list(trailers.items()) if isinstance(trailers, Mapping) else list(trailers or ())
+        self._refuse_reentry()
+        try:
+            if self._turns.take():
+                self._end_body(fields)
                 self._await_response()
-            return self.response
+        except BaseException as error:
+            if self._turns.is_mine or self._is_awaited:
+                self._fail(error)
+            raise
+        self._wait_for_response()
+        self._tell()
+        return self.response
+
+    def _end_body(self, trailers: list[tuple[str, str]]) -> None:
+        """With the turn. Send the rest; whoever still wants to write is told that it is too late."""
+        self._writer.finish(trailers)
+        with self._turns.lock:
+            self._is_awaited = True
+        self._turns.end()
+        if self._callbacks is not None:
+            self._exchange.flush()
+            self._tell()
+
+    def _await_response(self) -> None:
+        """The one thread that may: with the turn, or having ended the body."""
+        head = self._exchange.wait_answered(whole=False)
+        response = Response.received(self.request, self._exchange, head.status, head.reason, head.fields, self._adapter)
+        response._streamed = False
+        self._answered(response)
+        with self._turns.lock:
+            self._response = response
+            self._is_awaited = False
+            self._turns.changed.notify_all()
+
+    def _wait_for_response(self) -> None:
+        """Return once there is a response. A thread that came second waits for the first, which notifies it when it has
+        the answer or has failed; that one's limits hold."""
+        with self._turns.lock:
+            while self._is_awaited:
+                self._turns.changed.wait()
+        if self._response is None:
+            raise self._over()
 
     def abort(self) -> None:
         """Any thread. Give the upload up; the connection is closed. A write that waits raises `Cancelled`."""
         self._exchange.fail(Cancelled(f"{self._exchange.where}: the upload was aborted", request=self.request))
 
     def close(self) -> None:
-        """As `finish`, for what expects a file to be closed."""
+        """As `finish`, for what expects a file to be closed. Inside the upload's own block nothing more can be written
+        afterwards, and the end of the block decides: so a file over this one, which closes it when an exception passes,
+        does not make half a body look whole."""
+        if self._in_block:
+            self._is_closed = True
+            self._guarded(self._writer.send_gathered)
+            return
         try:
-            if not self._finished:
+            if self._response is None and threading.get_ident() not in self._told:
                 self.finish()
         finally:
-            self._finished = True
-            super().close()
+            self._is_closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be written. (In place of that of `io.IOBase`, whose `close` flushes first.)"""
+        return self._is_closed
 
     @property
     def response(self) -> Response:
@@ -207,62 +330,132 @@ class Upload(io.RawIOBase):
         return self._response
 
     def __enter__(self) -> Upload:
+        self._in_block = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:  # type: ignore[override]  # swallows one exception
+        self._in_block = False
         if error is None:
             self.close()
             return False
-        early = isinstance(error, EarlyResponse) and error.response is self._response
-        if not early:
+        if self._response is None:
             self.abort()
-        self._finished = True
-        super().close()
-        return early
+        self._turns.end()
+        self._is_closed = True
+        return isinstance(error, EarlyResponse) and error.response is self._response
 
     def __del__(self) -> None:
-        exchange = getattr(self, "_exchange", None)
-        if exchange is not None and not self._finished and not exchange.is_over:
-            exchange.fail_from_finalizer()
-            warnings.warn(f"{self!r} was dropped before it was finished or aborted", ResourceWarning, 2, source=self)
+        turns = getattr(self, "_turns", None)
+        if turns is not None and not turns.is_over and not self._exchange.is_over:
+            self._give_up("was dropped before it was finished or aborted", self)
+
+    def _dealloc_warn(self, source: Any) -> None:
+        """What a file over this one (`io.BufferedWriter`, `io.TextIOWrapper`) calls when it is dropped unclosed, before
+        it writes its rest and closes this one. Inside the block that is well. Outside, a body that nobody has ended is
+        not whole; and behind the block the rest comes too late, of which `_over` warns."""
+        if not self._turns.is_over and not self._in_block:
+            self._give_up("was dropped, with the file over it, before it was finished or aborted", source)
+        self._wrapper_is_dropped = True
+
+    def _give_up(self, how: str, source: Any) -> None:
+        self._exchange.fail_from_finalizer()
+        self._turns.end()
+        warnings.warn(f"{self!r} {how}", ResourceWarning, 3, source=source)
 
     # ---------------------------------------------------------------- shared steps
 
-    def _check_open(self) -> None:
-        if self._answered_early and not self.closed:
-            raise self._early_response()
-        if self._finished:
-            raise ValueError("write to a finished upload")
+    def _drive(self, step: Callable[[], bool], take: Callable[[], bool]) -> None:
+        """One step of sending in a turn that `take` gives. False from the step means that the peer has stopped the
+        upload. If `take` has no turn to give, though there are some, nothing is done."""
+        self._refuse_reentry()
+        try:
+            if not take():
+                if self._turns.is_over:
+                    raise self._over()
+                return
+            if not self._is_closed and not step():
+                self._await_response()
+                self._answered_early = True
+                self._turns.end()
+                raise self._over()
+            self._turns.give_back()
+        except BaseException as error:
+            if self._turns.is_mine:
+                self._fail(error)
+            raise
+        if self._is_closed:
+            raise ValueError("write to a closed upload")
+        self._tell()
+
+    def _refuse_reentry(self) -> None:
+        if self._turns.is_mine:
+            raise RuntimeError("a signal's handler must not write to the upload whose write it has interrupted")
 
     def _guarded(self, step: Callable[[], T]) -> T:
-        """Whatever goes wrong in a step, or interrupts it, ends the upload: where it stood is not known."""
         try:
             return step()
         except BaseException as error:
-            self._finished = True
-            self._exchange.abandon(error)
-            if isinstance(error, RequestException):
-                error.request = error.request or self.request
+            self._fail(error)
             raise
 
-    def _await_response(self) -> None:
-        head = self._guarded(lambda: self._exchange.wait_answered(whole=False))
-        response = Response.received(self.request, self._exchange, head.status, head.reason, head.fields, self._adapter)
-        response._streamed = False
-        self._response = response
-        self._finished = True
-        self._answered(response)
+    def _fail(self, error: BaseException) -> None:
+        """Whatever goes wrong in a step, or interrupts it, ends the upload: where it stood is not known. Others that
+        wait for their turn, or for the answer, are woken, and find the reason."""
+        self._exchange.abandon(error)
+        with self._turns.lock:
+            self._is_awaited = False
+            self._told.add(threading.get_ident())
+        self._turns.end()
+        if isinstance(error, RequestException):
+            error.request = error.request or self.request
+        if self._callbacks is not None:
+            self._callbacks.tell_error(error)
 
-    def _early_response(self) -> EarlyResponse:
-        if self._response is None:
-            self._await_response()
-            self._answered_early = True
-        response = self.response
-        return EarlyResponse(
-            f"{self._exchange.where}: the server answered {response.status_code} before the body was complete; "
-            "nothing more is sent; see .response",
-            request=self.request,
-            response=response,
-            phase="send",
-            bytes_sent=self.offset,
-        )
+    def _has_failed(self) -> bool:
+        return self._exchange.failure is not None
+
+    def _tell(self) -> None:
+        """The driving thread, without its turn. What a callback raises ends the upload."""
+        callbacks = self._callbacks
+        if callbacks is not None:
+            self._guarded(lambda: callbacks.tell(self, self._exchange.drained))
+
+    def _over(self) -> Exception:
+        """Why nothing more can be written. A failure is told once to every thread; it should have stopped then."""
+        failure = self._exchange.failure
+        if self._response is None and failure is not None:
+            me = threading.get_ident()
+            with self._turns.lock:
+                is_told = me in self._told
+                self._told.add(me)
+            if is_told:
+                return ValueError(f"write to a finished upload; it has ended with {failure!r}")
+            return _again(failure, self.request)
+        if self._answered_early and not self._is_closed:
+            status = self.response.status_code
+            return EarlyResponse(
+                f"{self._exchange.where}: the server answered {status} before the body was complete; nothing more is "
+                "sent; see .response",
+                request=self.request,
+                response=self.response,
+                phase="send",
+                bytes_sent=self.offset,
+            )
+        if self._wrapper_is_dropped and not self._answered_early:
+            what = "what was left in a file over it came too late and is not part of the body: flush that file before"
+            warnings.warn(f"{self!r} was finished; {what}", RuntimeWarning, 5)
+        return ValueError("write to a finished upload")
+
+
+def _again(failure: RequestException, request: PreparedRequest) -> RequestException:
+    """For another call or thread than the one that it struck: an exception says where it was raised."""
+    error = type(failure)(
+        *failure.args,
+        request=request,
+        response=failure.response,
+        phase=failure.phase,
+        bytes_sent=failure.bytes_sent,
+        bytes_received=failure.bytes_received,
+    )
+    error.__cause__ = failure
+    return error

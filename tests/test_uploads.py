@@ -206,7 +206,7 @@ def test_a_write_that_fits_does_not_wait(session: Session) -> None:
     with never_answers(reads=False, receive_buffer=4096) as server:
         upload = session.upload("PUT", server.url)
         while not upload.buffered:
-            upload.write(bytes(1000))
+            upload.write(bytes(5000))  # not so small that it would be gathered
         for _ in range((HIGH - upload.buffered) // 1010 - 1):
             upload.write(bytes(1000))
         assert HIGH - 3000 < upload.buffered <= HIGH

@@ -25,6 +25,7 @@ from ..exceptions import (
 from ..http1 import END, Event, Head, Trailers
 from .buffers import IncomingBuffer
 from .deadline import Deadline
+from .locks import OwnedLock
 from .sending import Piece
 from .stall import Stall
 from .timings import NO_SETUP, Timings
@@ -172,6 +173,34 @@ class Exchange:
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the system has taken all; False when `timeout` seconds ran out first."""
         return self._connection.transport.flush(self._deadline, timeout)
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long without anything to write, or until the peer has stopped the sending."""
+        self._connection.transport.pause(self._deadline, seconds)
+
+    def call_later(self, delay: float, action: Callable[[], None]) -> None:
+        """With `sending_lock` held. Have `action` run by the worker in so many seconds."""
+        self._connection.transport.call_later(delay, action)
+
+    @property
+    def sending_lock(self) -> OwnedLock:
+        """Of the connection's sending direction. Whoever takes it may call `try_write`, and must not wait."""
+        return self._connection.transport.sending
+
+    @property
+    def may_send(self) -> bool:
+        """Whether nobody has stopped the sending, as far as can be seen now."""
+        return self._connection.transport.may_send
+
+    @property
+    def room(self) -> int:
+        """With `sending_lock` held. Bytes that fit into the outgoing buffer."""
+        return self._connection.transport.outgoing.room
+
+    @property
+    def drained(self) -> int:
+        """How often the outgoing buffer, having been full, has become low."""
+        return self._connection.transport.drained
 
     @property
     def high_watermark(self) -> int:

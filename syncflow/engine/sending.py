@@ -67,9 +67,11 @@ class SendingSide(abc.ABC):
         self.outgoing = OutgoingBuffer(watermarks.high, watermarks.low)
         self._blocked = False  # the kernel took no more; the worker watches for room
         self._in_file_call = False  # a caller is in os.sendfile, without the lock: do not close the socket
-        self._may_send = False  # a message is under way and nobody has stopped it
+        self.may_send = False  # a message is under way and nobody has stopped it; read without the lock as a hint
         self._ended = False  # its last byte was sent or queued
         self.send_error: OSError | None = None
+        self._was_full = False  # somebody found no room since the buffer was low
+        self.drained = 0  # how often a full buffer has become low, or a full kernel has room with an empty buffer
         self.payload_sent = 0  # bytes of this message's body that the kernel took
         self.last_sent = 0.0  # when it last took any
         # Guarded by both directions' locks.
@@ -92,15 +94,15 @@ class SendingSide(abc.ABC):
     def start_message(self, pieces: list[Piece], deadline: Deadline, *, last: bool) -> bool:
         """Caller. Begin a new message with `pieces`; otherwise as `write`."""
         with self.sending:
-            self._may_send = not self.closed
+            self.may_send = not self.closed
             self._ended = False
             self.send_error = None
             self.payload_sent = 0
-            if self._may_send and not self._blocked:
+            if self.may_send and not self._blocked:
                 self._send_now(pieces)  # most requests are gone with this
                 if not pieces:
                     self._ended = last
-                    return self._may_send
+                    return self.may_send
         return self.write(pieces, deadline, last=last)
 
     def write(self, pieces: list[Piece], deadline: Deadline, *, last: bool = False) -> bool:
@@ -112,13 +114,13 @@ class SendingSide(abc.ABC):
         """
         with self.sending:
             had_to_wait = False
-            while self._may_send:
+            while self.may_send:
                 self._offer(pieces)
                 if not pieces:
                     self._ended = last
                     if had_to_wait and not last:
                         self._wait_while(self._is_full, deadline)
-                    return self._may_send  # False if the connection failed under it
+                    return self.may_send  # False if the connection failed under it
                 self._wait_while(self._is_full, deadline)
                 had_to_wait = True
             return False
@@ -127,20 +129,22 @@ class SendingSide(abc.ABC):
         """Caller. Whether `try_write` would take so many bytes now. False turns to True with time, never back, as
         long as the caller is the only one who writes."""
         with self.sending:
-            return not self._may_send or not self._blocked or size <= self.outgoing.room
+            takes = not self.may_send or not self._blocked or size <= self.outgoing.room
+            self._was_full |= not takes
+            return takes
 
     def try_write(self, pieces: list[Piece], *, last: bool = False) -> bool:
         """Caller, who has asked `takes`. As `write`, but never waits."""
         out = self.outgoing
         with self.sending:
-            if not self._may_send:
+            if not self.may_send:
                 return False
             self._offer(pieces)
             for view, payload in pieces:  # a few bytes of framing, when the kernel took next to nothing
                 out.append(memoryview(bytes(view)), payload)
             self._ended = last
             assert out.size <= out.high + FRAMING_SLACK
-            return self._may_send
+            return self.may_send
 
     def write_file(self, file: int, offset: int, count: int, deadline: Deadline) -> int:
         """Caller. Let the kernel send `count` bytes of a regular file; returns how many it had, or what it sent
@@ -161,7 +165,7 @@ class SendingSide(abc.ABC):
         try:
             with self.sending:
                 self._wait_while(self._is_blocked, deadline)
-                if not self._may_send:
+                if not self.may_send:
                     return 0
                 self._in_file_call = True
             # Without the lock: reading the file may block, and the worker must not.
@@ -197,14 +201,19 @@ class SendingSide(abc.ABC):
         out = self.outgoing
         with self.sending:
             return self._wait_while(
-                lambda: self._may_send and self._blocked and not (out.is_low and size <= out.room), deadline, timeout
+                lambda: self.may_send and self._blocked and not (out.is_low and size <= out.room), deadline, timeout
             )
 
     def flush(self, deadline: Deadline, timeout: float | None) -> bool:
         """Caller. Wait until the kernel has taken all that is queued, or the message is stopped; False when
         `timeout` seconds ran out first."""
         with self.sending:
-            return self._wait_while(lambda: self._may_send and bool(self.outgoing.size), deadline, timeout)
+            return self._wait_while(lambda: self.may_send and bool(self.outgoing.size), deadline, timeout)
+
+    def pause(self, deadline: Deadline, seconds: float) -> None:
+        """Caller, who has nothing to write. Wait so long, or until the message is stopped."""
+        with self.sending:
+            self._wait_while(lambda: self.may_send, deadline, seconds)
 
     # ---------------------------------------------------------------- the receiver, the worker
 
@@ -217,8 +226,8 @@ class SendingSide(abc.ABC):
         """Any thread. Send no more of this message and wake its writer; whether all of it had left already."""
         with self.sending:
             complete = self._ended and not self.outgoing.size and self.send_error is None
-            if self._may_send:
-                self._may_send = False
+            if self.may_send:
+                self.may_send = False
                 self.outgoing.clear()
                 if self._writers:
                     self.left.notify_all()
@@ -239,6 +248,9 @@ class SendingSide(abc.ABC):
                     self.last_sent = monotonic()
                 else:
                     self._blocked = False
+                if out.is_low and (self._was_full or not self._blocked):
+                    self._was_full = False
+                    self.drained += 1
             except OSError as error:
                 self._sending_failed(error)
             if self._writers and out.is_low:
@@ -257,10 +269,12 @@ class SendingSide(abc.ABC):
             return 0
 
     def _is_full(self) -> bool:
-        return self._may_send and not self.outgoing.is_low
+        is_full = self.may_send and not self.outgoing.is_low
+        self._was_full |= is_full
+        return is_full
 
     def _is_blocked(self) -> bool:
-        return self._may_send and self._blocked
+        return self.may_send and self._blocked
 
     def _offer(self, pieces: list[Piece]) -> None:
         """With the sending lock held. Let the kernel take what it will, then queue what fits; drops both from
@@ -310,7 +324,7 @@ class SendingSide(abc.ABC):
         this is not yet the failure of the exchange (RFC 9112, section 9.5)."""
         # Its traceback would keep the sender's frames alive, and the body that is in them.
         self.send_error = error.with_traceback(None)
-        self._may_send = False
+        self.may_send = False
         self._blocked = False
         self.outgoing.clear()
         self.left.notify_all()

@@ -164,6 +164,16 @@ class Transport(SendingSide):
             if self.message_left:
                 self.worker.notify_last(self.arrived)  # now it is the server's turn: who waits for it starts that timer
 
+    def call_later(self, delay: float, action: Callable[[], None]) -> None:
+        """Any thread, with either direction's lock held. Have `action` run by the worker in so many seconds."""
+        when = monotonic() + delay
+        self._ask_worker(lambda: self._call_at(when, action))
+
+    def _call_at(self, when: float, action: Callable[[], None]) -> None:
+        """Worker only."""
+        if not self.closed:
+            self.worker.call_at(when, self, action)
+
     def _ask_worker(self, action: Callable[[], None]) -> None:
         self._known_to_worker = True
         self.worker.submit(self, action)
@@ -226,7 +236,7 @@ class Transport(SendingSide):
         self.arrived.forget()
         self.left.forget()
         self.closed = True
-        self._may_send = False
+        self.may_send = False
         self._in_file_call = self._in_wait = False
         self._sock.close()
         self._owner.on_fork()

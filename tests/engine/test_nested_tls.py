@@ -135,7 +135,7 @@ def test_both_directions_at_once(worker: Worker, proxy: HTTPProxy, ca_file: Path
     with ScriptedServer(script, ssl_context=server_tls) as server:
         with transport_to(worker, to(server.port, proxy, ca_file)) as transport:
             with transport.sending:
-                transport._may_send = True
+                transport.may_send = True
             writer = Call(lambda: [write(transport, pattern(size)[at : at + 7001]) for at in range(0, size, 7001)])
             assert read(transport, size) == pattern(size)
             assert all(writer.result())
@@ -477,7 +477,7 @@ def test_who_is_blocked_is_woken(
     with ScriptedServer(stalls, ssl_context=server_tls, receive_buffer=4096) as server:
         with transport_to(worker, to(server.port, proxy, ca_file)) as transport:
             with transport.sending:
-                transport._may_send = True
+                transport.may_send = True
             call: Call[object]
             if who == "reader":
                 call = Call(read, transport, 1)

@@ -72,7 +72,7 @@ class Link:
         """Begin a message with nothing in it."""
         transport = self.transport
         with transport.sending:
-            transport._may_send = True
+            transport.may_send = True
             transport._ended = False
             transport.payload_sent = 0
 
