@@ -38,7 +38,7 @@ class UploadCallbacks:
         on_progress: Callable[[int, int | None], object] | None,
     ) -> None:
         # Never changes.
-        self.on_writable = on_writable
+        self._on_writable = on_writable
         self._on_ready = on_ready
         self._on_drain = on_drain
         self._on_error = on_error
@@ -61,6 +61,23 @@ class UploadCallbacks:
             try:
                 news()
             finally:
+                self._is_telling = False
+
+    @property
+    def can_write(self) -> bool:
+        """Whether there is an `on_writable`."""
+        return self._on_writable is not None
+
+    def write(self, up: Upload) -> bool:
+        """The driving thread, having told all news. Have `on_writable` write; whether it wants to go on."""
+        assert self._on_writable is not None
+        with self._lock:
+            is_first = not self._is_telling  # else another thread is at it
+            self._is_telling = True
+        try:
+            return bool(self._on_writable(up, up.offset))
+        finally:
+            if is_first:
                 self._is_telling = False
 
     def tell_error(self, error: BaseException) -> None:

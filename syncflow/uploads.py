@@ -203,15 +203,15 @@ class Upload(io.RawIOBase):
             TypeError: there is no `on_writable`.
             As `write` and `finish`; whatever a callback raises, which aborts the upload.
         """
-        on_writable = None if self._callbacks is None else self._callbacks.on_writable
-        if on_writable is None:
+        callbacks = self._callbacks
+        if callbacks is None or not callbacks.can_write:
             raise TypeError("run() needs Session.upload(..., on_writable=...), which writes the body piece by piece")
         try:
             self._tell()
             pause = FIRST_PAUSE
             while self._has_room():
                 written = self.tell()
-                if not on_writable(self, self.offset):
+                if not callbacks.write(self):
                     break
                 if self.tell() != written:
                     pause = FIRST_PAUSE
@@ -253,6 +253,7 @@ class Upload(io.RawIOBase):
         """
         fields = list(trailers.items()) if isinstance(trailers, Mapping) else list(trailers or ())
         self._refuse_reentry()
+        self._tell()
         try:
             if self._turns.take():
                 self._end_body(fields)
@@ -368,6 +369,7 @@ class Upload(io.RawIOBase):
         """One step of sending in a turn that `take` gives. False from the step means that the peer has stopped the
         upload. If `take` has no turn to give, though there are some, nothing is done."""
         self._refuse_reentry()
+        self._tell()
         try:
             if not take():
                 if self._turns.is_over:
