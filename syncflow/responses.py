@@ -20,6 +20,7 @@ from .sources import RawBody, Source, ended_by
 from .text import decode, decode_pieces, guess_encoding, split_lines
 
 if TYPE_CHECKING:
+    from .downloads import Progress
     from .models import PreparedRequest
 
 __all__ = ["REDIRECT_STATI", "Response"]
@@ -71,6 +72,10 @@ class Response(ResponseHead):
     _decoder: Decoder | None = None
     # Whether the user has asked for a stream; only who did is told that it was dropped unread.
     _streamed = False
+    # Set by `close`, and never undone.
+    _closed = False
+    # The adapter's, for a stream: what sends a request like this one's again, see `resuming.Resender`.
+    _again: Any = None
 
     @classmethod
     def received(
@@ -179,6 +184,39 @@ class Response(ResponseHead):
     def __iter__(self) -> Iterator[bytes]:
         return self.iter_content(128)
 
+    def save(self, path_or_file: Any, *, on_progress: Progress | None = None, resume: bool = False) -> int:
+        """Write the body, its content codings undone, to a file; whatever the status is.
+
+        A path gets its file when the body is whole: until then it is written beside it, and on any error what was at
+        the path stays. What is there and no regular file, as /dev/null, is written to directly.
+
+        With `resume`, a GET with a strong validator (ETag, Last-Modified) whose transfer breaks is asked for the rest
+        (Range and If-Range, RFC 9110, sections 14.2 and 13.1.5): at once, then after 0.5, 1, 2 and 4 s; five tries in a
+        row without a new byte are the end, and so are `Timeouts.total` and `close`, though not while a connection is
+        made. If the body has changed it begins anew, and `headers` are the new ones. When all fails, or the program is
+        interrupted, what came of a body without coding stays beside the path as ".NAME.DIGITS.part", and the next
+        `save` with `resume` to this path goes on there.
+
+        Args:
+            path_or_file: a path, or a binary file that is open for writing; it is written where it stands, not closed.
+            on_progress: called with the bytes of the body that came so far, still encoded, and how many there will be,
+                None if that is not known. On this thread; an exception in it ends all.
+            resume: see above. Where it is not possible, the error has a note that says why.
+
+        Returns:
+            How many bytes of the body the file holds.
+
+        Raises:
+            StreamConsumedError: it was read as a stream before.
+            IsADirectoryError, PermissionError, TypeError, ValueError: what it cannot be written to; nothing was read.
+            OSError: the file's own errors. The connection is closed.
+            ProtocolError: what came does not fit to what had come before.
+            As `iter_content`: the transfer broke.
+        """
+        from .downloads import save  # late: most programs need no files
+
+        return save(self, path_or_file, on_progress, resume)
+
     @property
     def raw(self) -> Any:
         """The body as a readable binary file, as it came, codings and all: `read`, `readinto`, `read1`, `readline`.
@@ -280,10 +318,14 @@ class Response(ResponseHead):
     def close(self) -> None:
         """Any thread. The connection is given up if the body was not read to its end; a reader that waits for it is
         woken with `Cancelled`."""
+        self._closed = True  # first: a download may be about to replace the exchange
         if not self._exchange.is_over:
-            self._exchange.fail(
-                Cancelled(f"{self._exchange.where}: the response was closed before its body was read to the end")
-            )
+            self._fail_closed()
+
+    def _fail_closed(self) -> None:
+        self._exchange.fail(
+            Cancelled(f"{self._exchange.where}: the response was closed before its body was read to the end")
+        )
 
     def __enter__(self) -> Response:
         return self

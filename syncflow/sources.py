@@ -99,6 +99,8 @@ class RawBody(io.RawIOBase):
             warnings.warn(what, ResourceWarning, 3, source=source)
 
     def readable(self) -> bool:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")  # as every file of Python's
         return True
 
     def readinto(self, buffer: Any) -> int:

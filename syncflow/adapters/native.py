@@ -7,7 +7,8 @@ Knows the order of these steps and what an interruption of each means. Knows not
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..bodies import BodyWriter, BytesBody
 from ..engine.deadline import Deadline
@@ -16,12 +17,15 @@ from ..engine.exchange import Exchange, StaleConnection
 from ..engine.pool import Pool
 from ..engine.sending import Piece
 from ..engine.worker import Worker, shared_worker
-from ..exceptions import BodyLengthError, ConnectionError, InvalidHeader, RequestException
+from ..exceptions import BodyLengthError, ConnectionError, InvalidHeader, RequestException, SessionClosed
 from ..http1 import BodyFraming, ChunkedFraming, InvalidRequest, LengthFraming, NoBody, request_head
 from ..models import PreparedRequest
 from ..responses import Response
 from ..routes import CertTypes, ProxyTypes, Route, Trust, VerifyTypes, route_of
 from ..settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
+
+if TYPE_CHECKING:
+    from ..resuming import ResumingSource
 
 __all__ = ["BaseAdapter", "HTTPAdapter"]
 
@@ -105,6 +109,10 @@ class HTTPAdapter(BaseAdapter):
         self._routes: dict[tuple[object, ...], Route] = {}
         # Whether the user has said that the session is over; never becomes False again.
         self._retired = False
+        # By `close`, before it does anything else; never becomes False again.
+        self.closed = False
+        # The downloads that have no exchange just now, because one has broken. Any thread.
+        self.resuming: set[ResumingSource] = set()
 
     def send(
         self,
@@ -158,7 +166,9 @@ class HTTPAdapter(BaseAdapter):
                         request, exchange, answered.status, answered.reason, answered.fields, self
                     )
             raise
-        if not stream:
+        if stream:
+            response._again = Again(self, route, deadline)
+        else:
             response.fetch()
         return response
 
@@ -223,8 +233,10 @@ class HTTPAdapter(BaseAdapter):
 
     def close(self) -> None:
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
-        self._retired = True
+        self._retired = self.closed = True
         self._pool.close()
+        for source in list(self.resuming):
+            source.fail(SessionClosed(f"{source.where}: the session was closed during the request"))
 
     def retire(self) -> None:
         """Any thread. Begin nothing new; what is under way goes on to its end."""
@@ -237,12 +249,72 @@ class HTTPAdapter(BaseAdapter):
         self._pool.retire_from_finalizer()
         return was_open
 
+    def like(self) -> HTTPAdapter:
+        """Another one with the same settings, and connections of its own."""
+        settings: dict[str, Any] = self._settings
+        return HTTPAdapter(worker=self._pool.worker, **settings)
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the connections: where it is unpickled it begins anew, on that process's worker."""
         return {"max_retries": self.max_retries, **self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # as if it were made there
+
+
+class Again(NamedTuple):
+    """What a request was sent with, to send others like it: a `Resender`, for `Response.save`."""
+
+    adapter: HTTPAdapter
+    route: Route
+    deadline: Deadline
+
+    @property
+    def closed(self) -> bool:
+        """Any thread. Whether the session was closed; not where it was only left behind."""
+        return self.adapter.closed
+
+    def attend(self, source: ResumingSource) -> None:
+        """It is to be told when the session is closed. It looks at `closed` afterwards, which is set before."""
+        self.adapter.resuming.add(source)
+
+    def leave(self, source: ResumingSource) -> None:
+        """No longer: its exchange is told by the pool."""
+        self.adapter.resuming.discard(source)
+
+    def send(self, request: PreparedRequest, begun: Callable[[Exchange], None]) -> Exchange:
+        """Send `request`, which has no body, and wait for the head of the answer.
+
+        Args:
+            begun: called with each exchange, before anything is sent on it, so that it can be called off.
+        """
+        request.complete()
+        head = serialize(request, self.route)
+        while True:
+            exchange = self._exchange(request, head)
+            try:
+                begun(exchange)
+                send_request(exchange, request, head.content)
+                exchange.wait_answered(whole=False)
+                return exchange
+            except StaleConnection as error:
+                exchange.abandon(error)
+            except BaseException as error:
+                exchange.abandon(error)
+                raise
+
+    def _exchange(self, request: PreparedRequest, head: WrittenHead) -> Exchange:
+        try:
+            return self.adapter.exchange(request, head, self.deadline, self.route)
+        except SessionClosed:
+            if self.closed:
+                raise
+        # As that of `syncflow.get`, which takes no new requests: a pool for this one, whose connection goes with it.
+        alone = self.adapter.like()
+        try:
+            return alone.exchange(request, head, self.deadline, self.route)
+        finally:
+            alone.retire()
 
 
 def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> None:

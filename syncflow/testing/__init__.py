@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from syncflow.testing.http_proxy import HTTPProxy
     from syncflow.testing.nginx import Nginx, NotInstalled
     from syncflow.testing.patterns import pattern, pattern_pieces, pattern_sha256
+    from syncflow.testing.ranges import RangeServer
     from syncflow.testing.receiver import Receipt, Receiver
     from syncflow.testing.receiver_process import ReceiverProcess
     from syncflow.testing.scripted import Peer, ScriptedServer
@@ -42,6 +43,7 @@ __all__ = [
     "Nginx",
     "NotInstalled",
     "Peer",
+    "RangeServer",
     "Receipt",
     "Receiver",
     "ReceiverProcess",
@@ -95,6 +97,7 @@ _HOMES = {
     "pattern": "patterns",
     "pattern_pieces": "patterns",
     "pattern_sha256": "patterns",
+    "RangeServer": "ranges",
     "Receipt": "receiver",
     "Receiver": "receiver",
     "ReceiverProcess": "receiver_process",
