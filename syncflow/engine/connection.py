@@ -59,6 +59,7 @@ class Connection:
         # Guarded by transport.receiving.
         self._parser = ResponseParser()
         self._exchange: Exchange | None = None
+        self._is_failing = False  # nothing begins any more
         # Belongs to whoever the pool gave the connection to.
         self.uses = 0
         # Guarded by the pool's lock.
@@ -89,7 +90,7 @@ class Connection:
         """Whoever the pool gave it to. What comes from now on is the answer to `exchange`; False if it was closed."""
         with self.transport.receiving:
             self.uses += 1
-            if self.transport.closed:
+            if self.transport.closed or self._is_failing:
                 return False
             self._exchange = exchange
             self._parser.start(exchange.method)
@@ -229,8 +230,10 @@ class Connection:
         self.transport.close()
 
     def fail(self, error: RequestException) -> None:
-        """Any thread. As `close`, and the exchange under way ends with `error`."""
+        """Any thread. As `close`, and the exchange under way ends with `error`. One that is about to begin does not: it
+        would be lost for no reason that it could tell."""
         with self.transport.receiving:
+            self._is_failing = True
             exchange = self._exchange
         if exchange is not None:
             exchange.fail(error)

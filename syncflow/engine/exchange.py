@@ -354,8 +354,11 @@ class Exchange:
     # ---------------------------------------------------------------- what the connection tells
 
     def accept(self, events: list[Event]) -> int:
-        """With the lock held, on the thread that received. Take what was parsed."""
+        """With the lock held, on the thread that received. Take what was parsed; nothing once it was called off, or what
+        comes between that and the closing would look like the whole."""
         outcome: int = Outcome.MOVED
+        if self.failure is not None:
+            return outcome
         for event in events:
             if type(event) is bytes:
                 self.incoming.append(event)

@@ -6,7 +6,10 @@ import threading
 
 import pytest
 
-from syncflow import Session
+from syncflow import Session, Timeouts
+from syncflow.engine.connection import Connection
+from syncflow.engine.deadline import Deadline
+from syncflow.engine.exchange import Exchange
 from syncflow.testing import Peer, ScriptedServer, closes_idle, eventually, reply, unasked_bytes
 
 from .conftest import Wire
@@ -148,3 +151,22 @@ def test_a_connection_that_was_closed_takes_no_exchange(session: Session, wire: 
         assert session.post(server.url, data=b"x").content == b"ok"
         assert only_connection(session) is not first
         assert counts(pool_of(session)) == (1, 1, 0, 0)
+
+
+def test_nothing_begins_between_the_end_of_the_session_and_the_closing(
+    session: Session, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was just given the connection is told that the session is closed, not that the connection is."""
+    with closes_idle(stepped=True, ssl_context=wire.server) as server:
+        assert session.get(server.url).content == b"ok"
+        connection = only_connection(session)
+        began: list[bool] = []
+
+        def close() -> None:
+            began.append(connection.begin(Exchange(connection, "GET", Deadline(Timeouts()), 0.0)))
+            Connection.close(connection)
+
+        monkeypatch.setattr(connection, "close", close)
+        session.close()
+        assert began == [False]
+        server.release()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from syncflow import Cancelled, EarlyResponse, RequestException, Session, SessionClosed
+from syncflow.engine.exchange import Outcome
 from syncflow.testing import AppServer, Peer, Request, Response, ScriptedServer, eventually, reply, reply_head
 
 from .conftest import SessionMaker, Wire
@@ -109,6 +110,34 @@ def last_byte_on_demand(wire: Wire) -> Any:
     with ScriptedServer(serve, ssl_context=wire.server) as server:
         yield server
         server.release()
+
+
+def _last_byte_came(connection: Any, response: Any) -> bool:
+    with connection.transport.receiving:
+        outcome = connection.receive(response._exchange, 100)
+        came = bool(connection._parser.complete)
+    if outcome & Outcome.TO_SETTLE:
+        connection.settle(response._exchange, outcome)
+    return came
+
+
+def test_what_comes_between_the_closing_and_its_end_is_not_the_whole(
+    session: Session, last_byte_on_demand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = last_byte_on_demand
+    response = session.get(server.url, stream=True)
+    connection = connection_of(response)
+    eventually(lambda: response._exchange.incoming.size == 3)
+    monkeypatch.setattr(connection, "close", lambda: None)  # it has not come to that yet
+    response.close()
+    server.step()
+    # The worker receives it, or this thread does.
+    eventually(lambda: _last_byte_came(connection, response))
+    monkeypatch.undo()
+    with pytest.raises(Cancelled):
+        _ = response.content
+    connection.close()
+    usable(session, server.url)
 
 
 def test_closing_a_response_against_its_last_byte(session: Session, last_byte_on_demand: Any, frantic: None) -> None:
