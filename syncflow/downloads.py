@@ -40,7 +40,8 @@ def save(response: Response, where: Any, on_progress: Progress | None, resume: b
         if why_not is None:
             source = ResumingSource(response)
             key = _key_of(response, source)
-    sink = sink_for(where, key, remove_others=resume)
+    # Only by what can be resumed: an error page must not cost what an earlier run has saved.
+    sink = sink_for(where, key, remove_others=key is not None)
     if response._content is not None:
         return _write_content(response, sink, on_progress)
     return Download(response, sink, on_progress, source, why_not).run()

@@ -39,6 +39,7 @@ from syncflow.engine.deadline import Deadline
 from syncflow.resuming import PAUSES, ResumingSource, length_of, strong_validator
 from syncflow.structures import CaseInsensitiveDict
 from syncflow.testing import (
+    AppServer,
     HTTPProxy,
     Nginx,
     Peer,
@@ -51,6 +52,7 @@ from syncflow.testing import (
     reply,
     reply_head,
 )
+from syncflow.testing import Response as AppResponse
 from syncflow.testing.relay import CONNECT_TIMEOUT, relay
 from syncflow.testing.server import Connection, Server
 
@@ -752,6 +754,17 @@ def test_what_was_kept_of_another_body_is_removed(session: Session, target: Path
         assert ranges(server) == [None, None]
     assert target.read_bytes() == OTHER
     assert beside(target) == []
+
+
+def test_an_answer_that_cannot_be_resumed_removes_nothing(session: Session, target: Path) -> None:
+    """As an error page, saved by a program that has not looked at the status."""
+    with RangeServer(BODY) as server:
+        interrupted(server, target)
+        with AppServer(lambda request: AppResponse(503, [], b"not now")) as busy:
+            assert save(session, busy, target) == len(b"not now")
+        assert beside(target) == [part_of(server.url)]
+        assert save(session, server, target) == SIZE
+        assert ranges(server)[-1] == "bytes=100000-"
 
 
 def test_only_what_is_this_targets_is_removed(session: Session, target: Path) -> None:
