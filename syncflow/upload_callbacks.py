@@ -48,16 +48,18 @@ class UploadCallbacks:
         self._is_telling = False
         self._is_ready_told = on_ready is None
         self._is_error_told = on_error is None
+        self._drained: Callable[[], int] = int  # how often it was, until now
         self._drains_told = 0
         self._offset_told = 0
 
-    def begin(self, drained: int) -> None:
+    def begin(self, drained: Callable[[], int]) -> None:
         """Once, before the upload begins: what its connection had counted before is another's."""
-        self._drains_told = drained
+        self._drained = drained
+        self._drains_told = drained()
 
-    def tell(self, up: Upload, drained: int) -> None:
+    def tell(self, up: Upload) -> None:
         """The driving thread. Whatever is news; nothing while a callback runs, whose caller will look again."""
-        while (news := self._next(up, drained)) is not None:
+        while (news := self._next(up)) is not None:
             try:
                 news()
             finally:
@@ -87,21 +89,21 @@ class UploadCallbacks:
         if not was_told and self._on_error is not None:
             self._on_error(error)
 
-    def _next(self, up: Upload, drained: int) -> Callable[[], object] | None:
+    def _next(self, up: Upload) -> Callable[[], object] | None:
         with self._lock:
             if self._is_telling:
                 return None
-            news = self._news(up, drained)
+            news = self._news(up)
             self._is_telling = news is not None
             return news
 
-    def _news(self, up: Upload, drained: int) -> Callable[[], object] | None:
+    def _news(self, up: Upload) -> Callable[[], object] | None:
         """With the lock held, which makes it told."""
         if not self._is_ready_told:
             self._is_ready_told = True
             on_ready = self._on_ready
             return lambda: on_ready and on_ready(up)
-        on_drain, on_progress = self._on_drain, self._on_progress
+        on_drain, on_progress, drained = self._on_drain, self._on_progress, self._drained()
         if on_drain is not None and drained != self._drains_told:
             self._drains_told = drained
             return lambda: on_drain(up)

@@ -82,10 +82,9 @@ class Upload(io.RawIOBase):
         # Written by whoever leaves the block, closes, or is refused.
         self._in_block = False
         self._is_closed = False
-        self._wrapper_is_dropped = False
         self._refused = 0  # the size of the last piece for which `try_write` had no room; `wait_writable` waits for it
         if callbacks is not None:
-            callbacks.begin(self._exchange.drained)
+            callbacks.begin(lambda: exchange.drained)
         self._guarded(lambda: self._begin(head.content, complete=framing.remaining == 0))
 
     def _begin(self, head: bytes, *, complete: bool) -> None:
@@ -111,7 +110,7 @@ class Upload(io.RawIOBase):
             ValueError: the body is finished.
             What ended the upload in another thread.
         """
-        if type(data) is bytes and self._writer.gather(data):
+        if type(data) is bytes and self._gather(data):
             return len(data)
         size = memoryview(data).nbytes
         self._drive(lambda: self._writer.write(data), self._turns.take)
@@ -125,7 +124,7 @@ class Upload(io.RawIOBase):
             ValueError: more than the high watermark's bytes at once, which would never fit.
             As `write`.
         """
-        if type(data) is bytes and self._writer.gather(data):
+        if type(data) is bytes and self._gather(data):
             return True
         size = memoryview(data).nbytes
         most = self._exchange.high_watermark
@@ -245,21 +244,21 @@ class Upload(io.RawIOBase):
                 names in a Trailer header (section 6.6.2), or the server may drop them.
 
         Raises:
-            InvalidHeader: a trailer that may not be sent, or any with a `content_length`. The body is not ended, the
-            upload
-                is given up.
+            InvalidHeader: a trailer that may not be sent, or any with a `content_length`; the upload is given up.
             BodyLengthError: less than `content_length` was written.
             As `write` and `Session.request`.
         """
         fields = list(trailers.items()) if isinstance(trailers, Mapping) else list(trailers or ())
         self._refuse_reentry()
         self._tell()
+        is_first = False
         try:
-            if self._turns.take():
+            is_first = self._turns.take()
+            if is_first:
                 self._end_body(fields)
                 self._await_response()
         except BaseException as error:
-            if self._turns.is_mine or self._is_awaited:
+            if is_first or self._turns.is_mine:  # not the one who came second: the first goes on
                 self._fail(error)
             raise
         self._wait_for_response()
@@ -289,9 +288,9 @@ class Upload(io.RawIOBase):
 
     def _wait_for_response(self) -> None:
         """Return once there is a response. A thread that came second waits for the first, which notifies it when it has
-        the answer or has failed; that one's limits hold."""
+        the answer or has failed; that one's limits hold. In a forked child it does not exist, but the failure does."""
         with self._turns.lock:
-            while self._is_awaited:
+            while self._is_awaited and not self._has_failed():
                 self._turns.changed.wait()
         if self._response is None:
             raise self._over()
@@ -352,11 +351,11 @@ class Upload(io.RawIOBase):
 
     def _dealloc_warn(self, source: Any) -> None:
         """What a file over this one (`io.BufferedWriter`, `io.TextIOWrapper`) calls when it is dropped unclosed, before
-        it writes its rest and closes this one. Inside the block that is well. Outside, a body that nobody has ended is
-        not whole; and behind the block the rest comes too late, of which `_over` warns."""
+        it writes its rest and closes this one. Inside the block that is well: the block decides. Without one nobody has
+        ended the body, so it is not whole. (Behind the block it is not called: to Python's files, one that is over a
+        closed one is closed as well, and what is left in it is lost.)"""
         if not self._turns.is_over and not self._in_block:
             self._give_up("was dropped, with the file over it, before it was finished or aborted", source)
-        self._wrapper_is_dropped = True
 
     def _give_up(self, how: str, source: Any) -> None:
         self._exchange.fail_from_finalizer()
@@ -389,6 +388,13 @@ class Upload(io.RawIOBase):
             raise ValueError("write to a closed upload")
         self._tell()
 
+    def _gather(self, piece: bytes) -> bool:
+        try:
+            return self._writer.gather(piece)
+        except BaseException as error:  # an interrupt: whether the piece was taken is not known
+            self._fail(error)
+            raise
+
     def _refuse_reentry(self) -> None:
         if self._turns.is_mine:
             raise RuntimeError("a signal's handler must not write to the upload whose write it has interrupted")
@@ -414,13 +420,14 @@ class Upload(io.RawIOBase):
             self._callbacks.tell_error(error)
 
     def _has_failed(self) -> bool:
-        return self._exchange.failure is not None
+        """Whether there will be no answer; once there is one, a failure is that of its body."""
+        return self._response is None and self._exchange.failure is not None
 
     def _tell(self) -> None:
         """The driving thread, without its turn. What a callback raises ends the upload."""
         callbacks = self._callbacks
         if callbacks is not None:
-            self._guarded(lambda: callbacks.tell(self, self._exchange.drained))
+            self._guarded(lambda: callbacks.tell(self))
 
     def _over(self) -> Exception:
         """Why nothing more can be written. A failure is told once to every thread; it should have stopped then."""
@@ -443,9 +450,6 @@ class Upload(io.RawIOBase):
                 phase="send",
                 bytes_sent=self.offset,
             )
-        if self._wrapper_is_dropped and not self._answered_early:
-            what = "what was left in a file over it came too late and is not part of the body: flush that file before"
-            warnings.warn(f"{self!r} was finished; {what}", RuntimeWarning, 5)
         return ValueError("write to a finished upload")
 
 

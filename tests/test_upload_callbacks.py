@@ -366,6 +366,20 @@ def test_progress_renews_the_write_timeout(session: Session) -> None:
         assert up.run().json()["bytes"] == 400_000
 
 
+def test_a_pause_is_not_the_servers_fault(session: Session) -> None:
+    """It is longer than the write timeout, which is for a server that takes nothing of what there is."""
+    asked = 0
+
+    def on_writable(up: Upload, offset: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 8
+
+    with Receiver() as receiver:
+        up = session.upload("PUT", receiver.url, timeout=Timeouts(write=0.01, read=10), on_writable=on_writable)
+        assert up.run().ok
+
+
 def test_the_deadline_passes(session: Session) -> None:
     with never_answers(reads=False, receive_buffer=4096) as server:
         up = session.upload(

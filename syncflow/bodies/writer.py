@@ -4,10 +4,10 @@ Knows what a body's declared length asks for, how chunks are written (RFC 9112, 
 pieces go together. Knows nothing of where the pieces come from: a file object and a program that calls `Upload.write`
 go the same way.
 
-Small pieces that follow one another closely are gathered, and sent as one: a system call and a chunk for each of them
-would cost five times what the rest does. The first goes at once; what comes behind it waits for its company for
-`PATIENCE` at most, because then the worker sends it. What is gathered counts as buffered, so the high watermark holds
-for both together.
+Small pieces that follow one another closely are gathered, and sent as one, because a system call and a chunk for each
+of them is most of what they cost. The first goes at once; what comes behind it waits for its company for `PATIENCE` at
+most, because then the worker sends it. What is gathered counts as buffered, so the high watermark holds for both
+together.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class BodyWriter:
 
     def gather(self, piece: bytes) -> bool:
         """Any thread, also while another writes. Keep a piece to be sent with others; False if it is to be written by
-        itself. The quick way of a small piece: a third of a microsecond."""
+        itself. The quick way of a small piece."""
         size = len(piece)
         with self._lock:
             if not 0 < size <= self._room or not self._exchange.may_send:
@@ -197,14 +197,17 @@ class BodyWriter:
             return self._frame(joined, len(joined))
 
     def send_gathered(self) -> None:
-        """Send or queue what was gathered; there is room for it, so this never waits."""
-        pieces = self._take()
-        if pieces:
-            self._exchange.try_write(pieces)
+        """Any thread. Send or queue what was gathered; there is room for it, so this never waits. The lock is held all
+        the while: what somebody writes now comes behind."""
+        with self._lock:
+            pieces = self._take()
+            if pieces:
+                self._exchange.try_write(pieces)
 
     def _ask_worker(self, delay: float) -> None:
-        self._is_worker_asked = True
+        """With the lock held."""
         self._exchange.call_later(delay, self._send_late)
+        self._is_worker_asked = True  # not before: if that raises, the next piece asks again
 
     def _send_late(self) -> None:
         """Worker only. Send what has been gathered for too long. The lock is held all the while: whoever writes now

@@ -211,9 +211,17 @@ class SendingSide(abc.ABC):
             return self._wait_while(lambda: self.may_send and bool(self.outgoing.size), deadline, timeout)
 
     def pause(self, deadline: Deadline, seconds: float) -> None:
-        """Caller, who has nothing to write. Wait so long, or until the message is stopped."""
+        """Caller, who has nothing to write, so that the peer is not to blame. Wait so long, or until the message is
+        stopped, by whom this is woken; raises TotalTimeout."""
+        until = deadline.clock() + seconds
         with self.sending:
-            self._wait_while(lambda: self.may_send, deadline, seconds)
+            while self.may_send and (left := deadline.wait_time(until)):
+                self._writers += 1
+                try:
+                    self.left.wait(left)
+                finally:
+                    self._writers -= 1
+        deadline.check(self.where, "send")
 
     # ---------------------------------------------------------------- the receiver, the worker
 

@@ -9,7 +9,9 @@ wants it too.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable
 
 from .locks import Condition, new_lock
@@ -31,6 +33,7 @@ class Turns:
         self.changed = Condition(self.lock)
         self._holder: int | None = None
         self._is_over = False
+        _all.add(self)
 
     def take(self) -> bool:
         """Wait for the turn; False if there are none any more. Woken by `give_back` and `end`. Whoever may have it
@@ -77,3 +80,16 @@ class Turns:
     def is_over(self) -> bool:
         """Any thread. Whether there are no more turns."""
         return self._is_over or self._is_lost()
+
+
+_all: weakref.WeakSet[Turns] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """A thread that held one of the locks, or waited, did not come along."""
+    for turns in list(_all):
+        turns.changed.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
