@@ -273,7 +273,7 @@ class Exchange:
             with self._lock:
                 if self.incoming.size:
                     pieces += self.incoming.take_all()
-                if self.settled:
+                if self.settled and self.failure is None:
                     break
             pieces.append(self.read(MOST_RECEIVE_SIZE))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -354,15 +354,14 @@ class Exchange:
     # ---------------------------------------------------------------- what the connection tells
 
     def accept(self, events: list[Event]) -> int:
-        """With the lock held, on the thread that received. Take what was parsed; nothing once it was called off, or what
-        comes between that and the closing would look like the whole."""
+        """With the lock held, on the thread that received. Take what was parsed. Once it was called off the end counts,
+        but no byte: with what was dropped before it, it would look like the whole."""
         outcome: int = Outcome.MOVED
-        if self.failure is not None:
-            return outcome
         for event in events:
             if type(event) is bytes:
-                self.incoming.append(event)
-                self.bytes_received += len(event)
+                if self.failure is None:
+                    self.incoming.append(event)
+                    self.bytes_received += len(event)
             elif type(event) is Head:
                 outcome |= self._accept_head(event)
             elif event is END:
