@@ -147,7 +147,7 @@ def test_it_counts_as_buffered(high: int) -> None:
     def write_on(up: Upload) -> None:
         nonlocal most
         while True:
-            up.write(b"x" * 30)
+            up.write(b"x" * min(SMALL, max(30, high // 100)))
             most = max(most, up.buffered)
 
     with Session(timeout=None, watermarks=Watermarks(high=high, low=high // 4)) as session:
