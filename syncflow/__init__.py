@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from .api import delete, get, head, options, patch, post, put, request
 from .engine.timings import Timings
 from .exceptions import (
@@ -51,6 +54,9 @@ from .status_codes import codes
 from .structures import CaseInsensitiveDict
 from .uploads import Upload
 from .version import __version__
+
+if TYPE_CHECKING:
+    from . import streams as streams
 
 __all__ = [
     "BodyLengthError",
@@ -107,3 +113,12 @@ __all__ = [
     "request",
     "session",
 ]
+
+
+if not TYPE_CHECKING:  # or any name would pass for one of this package's
+
+    def __getattr__(name: str) -> object:
+        """Late: few programs need it."""
+        if name != "streams":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f"{__name__}.streams")

@@ -84,6 +84,18 @@ MODULES = {
     },
     "syncflow.sessions": {"Session", "session"},
     "syncflow.settings": {"PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"},
+    "syncflow.streams": {
+        "Duplex",
+        "Transform",
+        "connect",
+        "count",
+        "digest",
+        "gunzip",
+        "gzip",
+        "lines",
+        "pipe",
+        "throttle",
+    },
     "syncflow.structures": {"CaseInsensitiveDict", "LookupDict"},
     "syncflow.uploads": {"Upload"},
     "syncflow.urls": {

@@ -1,0 +1,62 @@
+"""The examples: each runs as its README says, warns of nothing, and prints what it is there to show."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+FILES = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+# For every file, what has to be in its output, in this order; regular expressions. One without an entry fails.
+EXPECTED: dict[str, list[str]] = {
+    "cancel_from_another_thread.py": [r"called back: 127\.0\.0\.1:\d+: .*closed"],
+    "database_dump_upload.py": [r"sent: \d{6} bytes\n", r"50000 rows, the last is \['49999', 'Žďár, .*', '50999'\]"],
+    "early_answer.py": [r"413 .* - was the whole body sent\? False", r"413 - after \d+ bytes"],
+    "progress_bar.py": [r"\r\[#* +\] +\d+ %", r"\r\[#{40}\] 100 %\n", r"the server has 4000000 bytes"],
+    "push_an_archive.py": [r"'bytes': (\d+), .* - written: \1\n"],
+    "resume_download.py": [r"given up; there is \['\d+ bytes'\]", r"saved: 5000000 bytes, whole: True", r"bytes=\d+-"],
+    "server_to_server.py": [
+        r"moved: 50000000 bytes\n.*here: +([0-9a-f]{64})\n.*says: +\1\n",
+        r"not moved: gunzip: not gzip",
+        r"was the second upload whole\? False",
+    ],
+    "tar_directory_to_server.py": [r"sent: \d{4} bytes", r"backup/notes.txt 15\n", r"backup/pictures/2.raw 1000000\n"],
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_does_what_it_says(name: str, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
+    ended = subprocess.run(command, check=False, capture_output=True, timeout=50, cwd=tmp_path, env=environment)
+    output, errors = ended.stdout.decode(), ended.stderr.decode()
+    assert (ended.returncode, errors) == (0, "")
+    at = 0
+    for pattern in EXPECTED[name]:
+        found = re.compile(pattern).search(output, at)
+        assert found, f"no {pattern!r} in {output[at:]!r}"
+        at = found.end()
+    assert list(tmp_path.iterdir()) == [], "it leaves files behind"
+
+
+def test_every_example_is_expected_to_print_something() -> None:
+    assert set(EXPECTED) == set(FILES)
+    assert all(EXPECTED.values())
+
+
+def test_the_readme_names_every_example() -> None:
+    named = re.findall(r"^- `(\w+\.py)`: ", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_can_be_read_in_a_minute(name: str) -> None:
+    source = (EXAMPLES / name).read_text()
+    assert source.startswith('"""')
+    assert len(source.splitlines()) <= 40
