@@ -22,6 +22,7 @@ from .text import decode, decode_pieces, guess_encoding, split_lines
 if TYPE_CHECKING:
     from .downloads import Progress
     from .models import PreparedRequest
+    from .streams.duplex import Duplex
 
 __all__ = ["REDIRECT_STATI", "Response"]
 
@@ -76,6 +77,8 @@ class Response(ResponseHead):
     _closed = False
     # The adapter's, for a stream: what sends a request like this one's again, see `resuming.Resender`.
     _again: Any = None
+    # What the connection has become.
+    _upgraded: Duplex | None = None
 
     @classmethod
     def received(
@@ -231,6 +234,23 @@ class Response(ResponseHead):
     @raw.setter
     def raw(self, value: Any) -> None:
         self._raw = value
+
+    @property
+    def upgraded(self) -> Duplex:
+        """The connection as a stream of bytes, after 101 (Switching Protocols), or a 2xx answer to CONNECT, which makes
+        it a tunnel (RFC 9110, sections 7.8 and 9.3.6). It begins with what came behind the head, goes on under the
+        request's own `Timeouts`, counts in the pool until it is closed, and is the program's to close. Always the same
+        object.
+
+        Raises:
+            ValueError: another answer came.
+            ConnectionError, Cancelled, SessionClosed: the connection is gone.
+        """
+        if self._upgraded is None:
+            from .streams.duplex import taken_over  # late: few programs need it
+
+            self._upgraded = taken_over(self)
+        return self._upgraded
 
     def _raw_source(self) -> io.RawIOBase:
         if self._content is not None:

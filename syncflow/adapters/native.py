@@ -14,6 +14,7 @@ from ..bodies import BodyWriter, BytesBody
 from ..engine.deadline import Deadline
 from ..engine.dialer import Network
 from ..engine.exchange import Exchange, StaleConnection
+from ..engine.origin import authority
 from ..engine.pool import Pool
 from ..engine.sending import Piece
 from ..engine.worker import Worker, shared_worker
@@ -361,19 +362,32 @@ def serialize(request: PreparedRequest, route: Route) -> WrittenHead:
     """
     target = request.target
     fields = [pair for pair in request.headers.pairs() if pair[0].lower() != "proxy-authorization"]
-    if "host" not in request.headers:
-        fields.insert(0, ("Host", target.authority))
-    asked = target.path
-    if route.is_forwarded:
+    name, asked = target.authority, target.path
+    if request.method == "CONNECT":
+        # RFC 9112, section 3.2.3: the port is always there. Without the zone of an address, as in `Host`.
+        name = asked = authority(target.host.partition("%")[0], target.port)
+        _check_no_body(request)
+    elif route.is_forwarded:
         asked = f"{target.scheme}://{target.authority}{target.path}"
-        if route.origin.proxy is not None and route.origin.proxy.authorization:
-            fields.append(("Proxy-Authorization", route.origin.proxy.authorization))
+    if "host" not in request.headers:
+        fields.insert(0, ("Host", name))
+    if route.is_forwarded and route.origin.proxy is not None and route.origin.proxy.authorization:
+        fields.append(("Proxy-Authorization", route.origin.proxy.authorization))
     try:
         content = request_head(request.method, asked, fields)
         framed = "Content-Length" in request.headers or "Transfer-Encoding" in request.headers
         return WrittenHead(content, framed, asks_to_close(request))
     except InvalidRequest as error:
         raise InvalidHeader(f"{target.authority}: {error}; nothing was sent", request=request) from error
+
+
+def _check_no_body(request: PreparedRequest) -> None:
+    """What follows CONNECT's head is the tunnel's (RFC 9110, section 9.3.6). Raises InvalidHeader."""
+    if "Transfer-Encoding" in request.headers or request.headers.get("Content-Length", "0") != "0":
+        raise InvalidHeader(
+            f"{request.target.authority}: CONNECT has no body; nothing was sent; write into response.upgraded",
+            request=request,
+        )
 
 
 def check_length(request: PreparedRequest) -> None:

@@ -18,6 +18,8 @@ from .transport import Transport
 from .worker import worker_failed
 
 if TYPE_CHECKING:
+    from .bytestream import ByteStream
+    from .deadline import Deadline
     from .origin import Origin
     from .timings import Setup
 
@@ -60,6 +62,7 @@ class Connection:
         self._parser = ResponseParser()
         self._exchange: Exchange | None = None
         self._is_failing = False  # nothing begins any more
+        self._stream: ByteStream | None = None  # what it has become, when a program has taken it over
         # Belongs to whoever the pool gave the connection to.
         self.uses = 0
         # Guarded by the pool's lock.
@@ -83,8 +86,8 @@ class Connection:
 
     @property
     def is_busy(self) -> bool:
-        """Any thread, no lock. Whether it carries an exchange."""
-        return self._exchange is not None
+        """Any thread, no lock. Whether it carries an exchange, or is the program's own."""
+        return self._exchange is not None or self._stream is not None
 
     def begin(self, exchange: Exchange) -> bool:
         """Whoever the pool gave it to. What comes from now on is the answer to `exchange`; False if it was closed."""
@@ -96,12 +99,44 @@ class Connection:
             self._parser.start(exchange.method)
             return True
 
+    def take_over(self, exchange: Exchange, deadline: Deadline) -> ByteStream:
+        """The caller of `exchange`, whose answer has switched protocols: 101, or 2xx to CONNECT. From now on the
+        connection is a stream of bytes, those first that came with the head. It stays in the pool's books until the
+        stream ends.
+
+        Raises:
+            What has ended the exchange meanwhile; ConnectionError: the request had not left when the answer came.
+        """
+        from .bytestream import ByteStream  # late: few programs need it
+
+        stream = ByteStream(self.transport, self.watermarks, deadline, lambda: self.home.discard(self))
+        try:
+            with self.transport.receiving:
+                if self._exchange is not exchange or exchange.is_over or self.transport.closed:
+                    raise exchange.failure or ConnectionError(
+                        f"{exchange.where}: the connection cannot be taken over: it was closed, because the server "
+                        "switched protocols before the whole request had left"
+                    )
+                self._exchange, self._stream = None, stream
+                exchange.upgrades = False
+            stream.start(self._parser.leftover)
+        except BaseException:  # an interrupt too: nobody would ever close it
+            self.close()
+            raise
+        return stream
+
     # ---------------------------------------------------------------- receiving
 
     def on_readable(self) -> None:
         """Worker only."""
+        stream = self._stream
+        if stream is not None:
+            stream.on_readable()
+            return
         while True:
             with self.transport.receiving:
+                if self._stream is not None:
+                    return  # since a moment ago: the bytes are still there
                 exchange = self._exchange
                 size = RECEIVE_SIZE if exchange is None else min(RECEIVE_SIZE, exchange.incoming.room)
                 if size <= 0:
@@ -146,6 +181,9 @@ class Connection:
             return outcome | self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
         outcome = exchange.accept(events)
         if exchange.ended:
+            if self._parser.upgraded and exchange.failure is None:
+                exchange.upgrades = True
+                return outcome
             self._exchange = None
             clean = bool(data) and self._parser.keep_alive and not self._parser.leftover
             # One that was called off does not own the connection any more: it is about to be closed.
@@ -195,7 +233,8 @@ class Connection:
             elif outcome & Outcome.ENDED:
                 if exchange.reusable and exchange.request_complete:
                     self.home.release(self)
-                else:
+                elif not (exchange.upgrades and exchange.request_complete):
+                    exchange.upgrades = False  # what is left of the request is no part of another protocol
                     self.close()
         except BaseException as error:
             self._failed_to_settle(exchange, error)
@@ -222,11 +261,14 @@ class Connection:
         self.home.discard(self)
         with self.transport.receiving:
             exchange, self._exchange = self._exchange, None
+            stream = self._stream
             if exchange is not None:
                 exchange.lost(
                     ConnectionError(f"{exchange.where}: the connection was closed before its answer was complete")
                 )
                 self.transport.arrived.notify_all()
+        if stream is not None:
+            stream.fail(ConnectionError(f"{stream.where}: the connection was closed"))
         self.transport.close()
 
     def fail(self, error: RequestException) -> None:
@@ -237,21 +279,30 @@ class Connection:
             exchange = self._exchange
         if exchange is not None:
             exchange.fail(error)
+        with self.transport.receiving:
+            stream = self._stream  # what it may have become just now: then the exchange was over
+        if stream is not None:
+            stream.fail(error)
         self.close()
 
     def on_lost(self, error: BaseException) -> None:
         """Worker only: it, or a step of this connection on it, failed."""
         with self.transport.receiving:
             exchange, self._exchange = self._exchange, None
+            stream = self._stream
             if exchange is not None:
                 exchange.lost(worker_failed(exchange.where, error))
                 self.transport.arrived.notify_all()
+        if stream is not None:
+            stream.on_lost(error)
         self.home.discard(self)
 
     def on_fork(self) -> None:
         """In a forked child, which has one thread: no lock is needed. The parent goes on with the connection."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None and not exchange.ended:
+        if self._stream is not None:
+            self._stream.on_fork()
+        if exchange is not None and not exchange.is_over:
             exchange.failure = exchange.failure or ConnectionError(
                 f"{exchange.where}: this response belongs to the parent process; make the request again after fork()"
             )

@@ -17,6 +17,7 @@ from ..settings import Watermarks
 from .attempt import Attempt
 from .conversation import Conversation
 from .deadline import Deadline
+from .memory_tls import MemoryTLS, SocketTLS
 from .nested_tls import NestedTLS
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin, Proxy, sha256_fingerprint
@@ -25,7 +26,7 @@ from .resolver import Address, lookup
 from .setting_up import SettingUp
 from .socks import Socks
 from .timings import Setup
-from .tls import TLSTransport, client_context, server_name, wrap
+from .tls import TLSTransport, client_context, guard, server_name, wrap
 from .transport import Transport
 from .tunnel import Tunnel
 from .worker import READ, Worker
@@ -45,6 +46,8 @@ class Dial(SettingUp):
         deadline: of the request for which it is done.
         watermarks: of the transport.
         network: how to connect.
+        ends_each_way: whether TLS is to be such that its two directions end each on its own (`SocketTLS`); a plain
+            socket's do. It is asked of the last layer, and one inside another is so in any case.
     """
 
     def __init__(
@@ -54,10 +57,13 @@ class Dial(SettingUp):
         deadline: Deadline,
         watermarks: Watermarks,
         network: Network = DEFAULT_NETWORK,
+        *,
+        ends_each_way: bool = False,
     ) -> None:
         super().__init__(worker, origin, deadline)
         # Never changes.
         self.network = network
+        self._ends_each_way = ends_each_way
         self._watermarks = watermarks
 
     def run(self) -> tuple[Transport, Setup]:
@@ -206,7 +212,7 @@ class Dial(SettingUp):
         return transport
 
     def _wrapped(self, sock: socket.socket) -> Transport:
-        if isinstance(sock, ssl.SSLSocket | NestedTLS):
+        if isinstance(sock, ssl.SSLSocket | MemoryTLS):
             return TLSTransport(self.worker, sock, self.origin.where, self._watermarks)
         return Transport(self.worker, sock, self.origin.where, self._watermarks)
 
@@ -227,16 +233,19 @@ class Dial(SettingUp):
     def _shake_hands(self, attempt: Attempt, context: ssl.SSLContext, host: str, early: bytes = b"") -> None:
         """TLS over what there is, which may be TLS. Raises OSError or ValueError."""
         name = server_name(host)
-        secure: ssl.SSLSocket | NestedTLS
+        secure: ssl.SSLSocket | MemoryTLS
         if isinstance(attempt.sock, ssl.SSLSocket):
             secure = NestedTLS(attempt.sock, context, name, early)
+        elif self._ends_each_way and not self.is_proxys_turn:
+            guard(self.lock)
+            secure = SocketTLS(attempt.sock, context, name)
         else:
             secure = wrap(context, attempt.sock, name, self.lock)
         attempt.sock = secure
         attempt.perform(secure.do_handshake, READ, "tls")
 
     def _check_fingerprint(self, sock: socket.socket, expected: str) -> None:
-        assert isinstance(sock, ssl.SSLSocket | NestedTLS)
+        assert isinstance(sock, ssl.SSLSocket | MemoryTLS)
         certificate = sock.getpeercert(binary_form=True)
         assert isinstance(certificate, bytes)  # a client never shakes hands with a server that shows none
         import hashlib  # late: few programs need them

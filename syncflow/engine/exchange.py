@@ -31,6 +31,7 @@ from .stall import Stall
 from .timings import NO_SETUP, Timings
 
 if TYPE_CHECKING:
+    from .bytestream import ByteStream
     from .connection import Connection
 
 __all__ = ["Exchange", "Outcome", "StaleConnection"]
@@ -98,6 +99,7 @@ class Exchange:
         "reusable",
         "settled",
         "trailers",
+        "upgrades",
     )
 
     def __init__(self, connection: Connection, method: str, deadline: Deadline, pooled: float) -> None:
@@ -126,6 +128,7 @@ class Exchange:
         self.ended = False  # the last byte of the answer was parsed
         self.left_to_worker = False  # by the worker, who acts upon it: the connection is its to give back or to close
         self.reusable = False  # and the connection may carry another exchange
+        self.upgrades = False  # and no HTTP comes after it: the connection waits for the program to take it over
         # Written by the thread that received the step in question, before it sets the flag below it.
         self._bytes_sent = 0
         self.request_complete = False
@@ -351,6 +354,10 @@ class Exchange:
                     if outcome != Outcome.QUIET:
                         return outcome
 
+    def take_over(self) -> ByteStream:
+        """The caller, once, after an answer that has switched protocols: see `Connection.take_over`."""
+        return self._connection.take_over(self, self._deadline)
+
     # ---------------------------------------------------------------- what the connection tells
 
     def accept(self, events: list[Event]) -> int:
@@ -385,7 +392,7 @@ class Exchange:
 
     def lost(self, error: RequestException) -> None:
         """With the lock held, on the thread that received. The answer will never be complete."""
-        if self.failure is None and not self.ended:
+        if not self.is_over:
             self.failure = self.locate(error, "body" if self.head else "head")
 
     def stopped_sending(self, *, complete: bool) -> None:
@@ -401,7 +408,7 @@ class Exchange:
         """Any thread. End it now: whoever waits in it is woken with `error`; the connection is closed, never reused.
         Nothing happens if it was over."""
         with self._lock:
-            if self.ended or self.failure is not None:
+            if self.is_over:
                 return
             self.failure = self.locate(error, "body" if self.head else "head")
             self.incoming.clear()
@@ -412,7 +419,7 @@ class Exchange:
         """The caller, to whom `error` happened in a wait or between two. The connection is closed even where an
         interrupt came between a step and what was to be done about it."""
         with self._lock:
-            if self.settled or self.left_to_worker:
+            if (self.settled or self.left_to_worker) and not self.upgrades:
                 return  # the connection may be another's by now
             if self.failure is None:
                 # One that knows its request came out of the body, and tells of another exchange.
@@ -432,7 +439,7 @@ class Exchange:
     @property
     def is_over(self) -> bool:
         """Any thread, no lock. Whether the connection is of no more use to this exchange."""
-        return self.ended or self.failure is not None
+        return (self.ended and not self.upgrades) or self.failure is not None
 
     def locate(self, error: RequestException, phase: str) -> RequestException:
         """Say in an error how far the exchange had come."""

@@ -5,6 +5,7 @@ Knows the `ssl` module and what OpenSSL asks of a non-blocking caller. Knows not
 
 from __future__ import annotations
 
+import contextlib
 import encodings.idna  # noqa: F401  # see below, at the fork
 import functools
 import os
@@ -24,9 +25,14 @@ from .transport import Transport
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from .nested_tls import NestedTLS
+    from .memory_tls import MemoryTLS
 
 __all__ = ["TLSTransport", "client_context"]
+
+Protocols = tuple[str, ...]
+
+# What ALPN announces (RFC 7301) if nothing else is asked for.
+HTTP_1_1: Protocols = ("http/1.1",)
 
 
 # The most that one record holds, in bytes (RFC 8446, section 5.1).
@@ -37,30 +43,33 @@ RECORD = 16384
 _making = threading.Lock()
 
 
-def client_context(verify: bool | str, cert: str | tuple[str, str] | None = None) -> ssl.SSLContext:
+def client_context(
+    verify: bool | str, cert: str | tuple[str, str] | None = None, protocols: Protocols = HTTP_1_1
+) -> ssl.SSLContext:
     """Any thread. The context for `verify=` and `cert=`; the same object for the same values: loading the authorities
     takes 10 ms.
 
-    TLS 1.2 or later (RFC 8996), ALPN "http/1.1" (RFC 7301), certificate and hostname verified unless `verify` is
-    False.
+    TLS 1.2 or later (RFC 8996), certificate and hostname verified unless `verify` is False.
 
     Args:
         verify: True for certifi's authorities, a path to a file or folder of others, False for none at all.
         cert: the client's own certificate: a file that holds the key as well, or a pair of files.
+        protocols: to announce by ALPN (RFC 7301); none for what is not HTTP.
 
     Raises:
         OSError: a file is missing, or is not what it should be.
     """
     with _making:
-        return _context(verify, cert)
+        return _context(verify, cert, protocols)
 
 
 @functools.lru_cache(maxsize=32)
-def _context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLContext:
+def _context(verify: bool | str, cert: str | tuple[str, str] | None, protocols: Protocols) -> ssl.SSLContext:
     """With `_making` held."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     if cert is not None:
         _load_certificate(context, cert)
     if verify is False:
@@ -89,17 +98,17 @@ def _load_certificate(context: ssl.SSLContext, cert: str | tuple[str, str]) -> N
 
 
 class TLSTransport(Transport):
-    """A transport over an `SSLSocket`, or a `NestedTLS`, whose handshake is done.
+    """A transport over an `SSLSocket`, or a `MemoryTLS`, whose handshake is done.
 
     OpenSSL's object may be used by one thread at a time, so both directions share one lock; neither holds it while
     it waits.
     """
 
-    _sock: ssl.SSLSocket | NestedTLS
+    _sock: ssl.SSLSocket | MemoryTLS
 
-    def __init__(self, worker: Worker, sock: ssl.SSLSocket | NestedTLS, where: str, watermarks: Watermarks) -> None:
+    def __init__(self, worker: Worker, sock: ssl.SSLSocket | MemoryTLS, where: str, watermarks: Watermarks) -> None:
         super().__init__(worker, sock, where, watermarks)
-        _guard(self.receiving)
+        guard(self.receiving)
 
     def _sending_lock(self) -> OwnedLock:
         return self.receiving
@@ -174,6 +183,27 @@ class TLSTransport(Transport):
     def pending(self) -> bool:
         return self._sock.pending() > 0
 
+    @property
+    def ends_each_way(self) -> bool:
+        return not isinstance(self._sock, ssl.SSLSocket)
+
+    def _say_end(self) -> bool:
+        assert not isinstance(self._sock, ssl.SSLSocket)
+        try:
+            self._sock.shutdown_write()
+        except ssl.SSLWantWriteError:
+            return False
+        return True
+
+    def say_goodbye(self) -> None:
+        with self.receiving:
+            # Not in the middle of a record: what a write has left behind would have to go first.
+            if isinstance(self._sock, ssl.SSLSocket) and not self.closed and not self.outgoing.size:
+                # It goes out ahead of any error: that the kernel is full, or that there is not the peer's own, or
+                # something else in its place (see `memory_tls`).
+                with contextlib.suppress(OSError):
+                    self._sock.unwrap()
+
     def is_quiet(self) -> bool:
         """Session tickets (RFC 8446, section 4.6.1) may have arrived: only OpenSSL can tell them from an answer."""
         with self.receiving:
@@ -202,7 +232,7 @@ def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str, lock: Owne
     """A TLS socket over `sock` that has not shaken hands yet, which is to be done with `lock` held. The end of the
     stream without TLS's own word for it is an error, not an end: an attacker can cut a connection (RFC 8446,
     section 6.1)."""
-    _guard(lock)
+    guard(lock)
     return context.wrap_socket(
         sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
@@ -221,7 +251,7 @@ _entrances: weakref.WeakSet[OwnedLock] = weakref.WeakSet()
 _held: list[OwnedLock] = []
 
 
-def _guard(lock: OwnedLock) -> None:
+def guard(lock: OwnedLock) -> None:
     """Any thread, holding neither `lock` nor another of its kind. From now on a fork takes it first."""
     with _registering:
         _entrances.add(lock)

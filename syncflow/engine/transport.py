@@ -15,11 +15,13 @@ import contextlib
 import math
 import select
 import socket
+import struct
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
 from ..settings import Watermarks
+from .deadline import Deadline
 from .kernel import received
 from .locks import Condition, OwnedLock, nap, new_lock, ownership
 from .sending import SendingSide
@@ -29,6 +31,9 @@ __all__ = ["Owner", "Transport"]
 
 # Seconds; whoever waits longer is asked again. (poll(2) counts milliseconds in an int.)
 LONGEST_POLL = 3600.0
+
+# For SO_LINGER: close() drops what was not sent, and resets (socket(7)).
+AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Owner(Protocol):
@@ -61,10 +66,12 @@ class Transport(SendingSide):
         self.arrived = Condition(self.receiving)
         self._reading = False  # whether the worker is to watch for bytes; if not, its caller does
         self._close_asked = False  # `close` has done all that it does
+        self._resets = False  # the peer is to see an error, not an end
         self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
         self.last_received = 0.0  # when the peer last sent any
         self._taken = 0  # bytes received so far
         super().__init__(sock, where, watermarks, self._sending_lock())
+        self._is_ending = False  # nothing more will be written, and the peer is to be told; under the sending lock
         # Set under either direction's lock, before the worker is asked for anything.
         self._known_to_worker = False
         # Never changes.
@@ -81,6 +88,62 @@ class Transport(SendingSide):
         """Once, before the transport is shared. It is in its caller's hands."""
         self._owner = owner
         self.worker.adopt(self)
+
+    # ---------------------------------------------------------------- sending without messages: one without a protocol
+
+    def open_sending(self) -> bool:
+        """Caller, once. What `write` takes from now on belongs to a message without a head; False if it was closed."""
+        with self.sending:
+            self.may_send = not self.closed
+            self._ended = False
+            self.send_error = None
+            self.payload_sent = 0
+            return self.may_send
+
+    @property
+    def ends_each_way(self) -> bool:
+        """Whether `end_sending` can be used."""
+        return True
+
+    def end_sending(self, deadline: Deadline) -> bool:
+        """Caller, after its last `write`. Wait until the kernel has taken all that is queued, and then end this
+        direction: the peer sees the end, and can be received from as before. False if the sending was stopped.
+
+        Woken and ended as `write` is.
+        """
+        with self.sending:
+            self._wait_while(lambda: self.may_send and bool(self.outgoing.size), deadline)
+            if self.may_send:
+                self._is_ending = True
+                self._end_now()
+                self._wait_while(lambda: self.may_send and self._is_ending, deadline)
+            return self.may_send
+
+    def _end_now(self) -> None:
+        """With the sending lock held and nothing queued. The kernel may be full: the worker comes back for it."""
+        try:
+            if not self._say_end():
+                self._block()
+                return
+        except OSError as error:
+            self._sending_failed(error)
+        self._is_ending = False
+        self.left.notify_all()
+
+    def _end_again(self) -> None:
+        """Worker only."""
+        with self.sending:
+            # Asked once more: whoever ends it may have come through meanwhile, and the peer have closed.
+            if self._is_ending and self.may_send and not self.outgoing.size:
+                self._end_now()
+
+    def _say_end(self) -> bool:
+        """With the sending lock held. False if the kernel is full. Raises OSError."""
+        socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        return True
+
+    def say_goodbye(self) -> None:
+        """Caller, about to close what `end_sending` cannot end. Tell the peer, as far as that needs no waiting."""
 
     # ---------------------------------------------------------------- receiving
 
@@ -161,6 +224,8 @@ class Transport(SendingSide):
             self._owner.on_readable()
         if events & WRITE:
             self._drain()
+            if self._is_ending:
+                self._end_again()
             if self.message_left:
                 self.worker.notify_last(self.arrived)  # now it is the server's turn: who waits for it starts that timer
 
@@ -195,12 +260,22 @@ class Transport(SendingSide):
         self._ask_to_close()
         self._close_asked = True
 
+    def abort(self) -> None:
+        """Any thread. As `close`, and the peer gets a reset: it must not take what it has for all there was to be."""
+        with self.receiving:
+            if not self.closed:
+                self._resets = True
+                with contextlib.suppress(OSError):  # not TCP
+                    socket.socket.setsockopt(self._sock, socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        self.close()
+
     def _wake_receiver(self) -> None:
         """With `receiving` held. A caller in `wait_here` sees the end of the connection."""
         if self._in_wait:
             # It may be gone already, which wakes as well. Not `self._sock.shutdown`: on a TLS socket that does more.
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+                # A FIN would be on its way ahead of the reset.
+                socket.socket.shutdown(self._sock, socket.SHUT_RD if self._resets else socket.SHUT_RDWR)
 
     def _ask_to_close(self) -> None:
         """Any thread. What the worker was never asked to watch needs no worker to be closed."""
