@@ -50,6 +50,7 @@ def save(response: Response, where: Any, on_progress: Progress | None, resume: b
 def _write_content(response: Response, sink: Sink, on_progress: Progress | None) -> int:
     content = response._content or b""
     try:
+        sink.open()
         sink.write(content)
         if on_progress is not None:
             length = _total_of(response, response.headers) if response._is_encoded else None
@@ -90,6 +91,11 @@ class Download:
 
     def run(self) -> int:
         """All of it; the number of bytes in the file."""
+        try:
+            self._sink.open()
+        except BaseException:
+            self._sink.fail(keep=True)
+            raise  # the response can be saved elsewhere
         try:
             self._begin()
             while True:

@@ -5,6 +5,7 @@ Knows names, permissions and locks of files, and what is kept of a download that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -27,6 +28,8 @@ DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/(self|thread-self|
 class GivenFile:
     """A file object of the program's, written to from where it stands, and not closed.
 
+    As of every sink: first `open`; whatever happens from there on, even in it, `complete` or `fail` comes last.
+
     Raises:
         TypeError: it is one for text.
         ValueError, io.UnsupportedOperation: it is closed, or not for writing.
@@ -41,8 +44,13 @@ class GivenFile:
         if writable is not None and not writable():
             raise io.UnsupportedOperation(f"save() was given a file that is not open for writing: {file!r}")
         self._file = file
-        seekable = getattr(file, "seekable", None)
-        self._start: int | None = file.tell() if seekable is not None and seekable() else None
+        self._start: int | None = None  # where it stood, if it can go back
+
+    def open(self) -> None:
+        """Raises what the file raises."""
+        seekable = getattr(self._file, "seekable", None)
+        if seekable is not None and seekable():
+            self._start = self._file.tell()
 
     def write(self, data: bytes) -> None:
         """All of it. Raises what the file raises; BlockingIOError: a file that may not block takes nothing now."""
@@ -77,7 +85,23 @@ class OpenedFile(GivenFile):
     """What has a name and must not be replaced: /dev/null, a FIFO, /dev/stdout."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(open(name, "wb", buffering=0))  # noqa: SIM115  # closed by `complete` or `fail`
+        # Never changes.
+        self._name = name
+        self._file: Any = None
+        self._start = None
+
+    def open(self) -> None:
+        """Raises OSError."""
+        self._file = open(self._name, "wb", buffering=0)  # noqa: SIM115  # closed by `complete` or `fail`
+        super().open()
+
+    def write(self, data: bytes) -> None:
+        """All of it. Raises OSError, with its name."""
+        try:
+            super().write(data)
+        except OSError as error:
+            error.filename = error.filename or self._name
+            raise
 
     def complete(self) -> None:
         """Close it."""
@@ -85,7 +109,8 @@ class OpenedFile(GivenFile):
 
     def fail(self, *, keep: bool) -> None:
         """Close it."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class FileBeside:
@@ -99,34 +124,48 @@ class FileBeside:
         target: see `checked_target`.
         name: of it, for errors.
         key: 16 hexadecimal digits that name what is to be in it; None to keep nothing.
+        remove_others: whether partial files of the same target with other keys are to go.
     """
 
-    def __init__(self, target: str, name: str, key: str | None) -> None:
+    _file: io.FileIO
+
+    def __init__(self, target: str, name: str, key: str | None, *, remove_others: bool) -> None:
         # Never changes.
         self._target = target
         self._name = name
         self._stem = os.path.join(os.path.dirname(target), f".{_cut(os.path.basename(target))}.")
+        self._remove_others = remove_others
         # The mode that open() would make or leave.
-        try:
-            self._mode: int | None = stat.S_IMODE(os.stat(target).st_mode) & 0o777
-        except FileNotFoundError:
-            self._mode = None
-        self._open(key)
+        self._mode: int | None = None
+        # What it is at the moment; a file with a key may be there before, one without is made by `open`.
+        self._key = key
+        self._path = ""
+        self._is_open = False  # and `_file` is there
+        self.held = 0
+
+    def open(self) -> None:
+        """Find it or make it. Raises OSError, with the target's name."""
+        with contextlib.suppress(FileNotFoundError):
+            self._mode = stat.S_IMODE(os.stat(self._target).st_mode) & 0o777
+        self._open(self._key)
+        if self._remove_others:
+            self._remove_those_with_other_keys()
 
     def _open(self, key: str | None) -> None:
         mode = 0o666 if self._mode is None else self._mode
-        self._key = key
-        self._path = f"{self._stem}{key}.part"
-        file = _claim(self._path, os.O_CREAT, mode) if key is not None else None
+        file = None
+        if key is not None:
+            self._key = key
+            self._path = f"{self._stem}{key}.part"
+            file = _claim(self._path, os.O_CREAT, mode)
         if file is None:
-            self._key = None
-            self._path = f"{self._stem}{os.urandom(8).hex()}.tmp"
+            self._path, self._key = f"{self._stem}{os.urandom(8).hex()}.tmp", None
             try:
                 file = _open(self._path, os.O_CREAT | os.O_EXCL, mode)
             except OSError as error:
                 error.filename = self._name
                 raise
-        self._file = file
+        self._file, self._is_open = file, True
         if self._mode is not None and stat.S_IMODE(os.fstat(file.fileno()).st_mode) != self._mode:
             os.fchmod(file.fileno(), self._mode)  # which the umask may have narrowed
         self.held = file.seek(0, os.SEEK_END)
@@ -151,7 +190,7 @@ class FileBeside:
         self.held = 0
         return True
 
-    def remove_others(self) -> None:
+    def _remove_those_with_other_keys(self) -> None:
         """Partial files of this target with other keys, where nobody writes to them."""
         folder, prefix = os.path.split(self._stem)
         partial = re.compile(re.escape(prefix) + r"[0-9a-f]{16}\.part")
@@ -168,11 +207,17 @@ class FileBeside:
         descriptor = self._file.fileno()
         os.close(os.dup(descriptor))  # some file systems, as NFS, tell of a full disk only when a file is closed
         os.replace(self._path, self._target)
+        self._is_open = False
         self._file.close()
 
     def fail(self, *, keep: bool) -> None:
         """Keep it, if it has a key and anything in it, or remove it. Raises nothing if it is gone already."""
-        if keep and self._key is not None and not self._file.closed and os.fstat(self._file.fileno()).st_size:
+        if not self._is_open:
+            # `open` came to no end: it failed, or was interrupted. What has a key may be another's.
+            if self._path and self._key is None:
+                self._unlink()
+        elif keep and self._key is not None and os.fstat(self._file.fileno()).st_size:
+            self._is_open = False
             self._file.close()
         else:
             self._remove()
@@ -180,12 +225,15 @@ class FileBeside:
     def _remove(self) -> None:
         # Before it is closed, and with that let go: afterwards it may be another's.
         try:
-            if not self._file.closed:
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # it has taken the target's place, or somebody has cleaned up
+            self._unlink()
         finally:
+            self._is_open = False
             self._file.close()
+
+    def _unlink(self) -> None:
+        # It may have taken the target's place, or somebody has cleaned up.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
 
 
 Sink = GivenFile | FileBeside
@@ -210,28 +258,22 @@ def checked_target(path: Any) -> tuple[str, str, bool]:
 
 
 def sink_for(where: Any, key: str | None, *, remove_others: bool) -> Sink:
-    """What to write to.
+    """What to write to, not open yet.
 
     Args:
         where: a path or a binary file.
-        key: as of `FileBeside`.
-        remove_others: whether partial files of the same target are to go.
+        key, remove_others: as of `FileBeside`.
 
     Raises:
         TypeError: it is neither.
-        OSError: it cannot be opened.
+        OSError: it is no file that can be written to.
     """
     if not isinstance(where, str | bytes | os.PathLike):
         if not callable(getattr(where, "write", None)):
             raise TypeError(f"save() takes a path or a binary file, not {where!r}")
         return GivenFile(where)
     target, name, replaceable = checked_target(where)
-    if not replaceable:
-        return OpenedFile(name)
-    sink = FileBeside(target, name, key)
-    if remove_others:
-        sink.remove_others()
-    return sink
+    return FileBeside(target, name, key, remove_others=remove_others) if replaceable else OpenedFile(name)
 
 
 def _cut(name: str) -> str:

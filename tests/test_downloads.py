@@ -489,6 +489,29 @@ def test_a_folder_that_is_missing_is_told_by_the_name_that_was_given(
         assert response.content == BODY
 
 
+@pytest.mark.parametrize("call", ["open", "fstat", "fchmod"])
+def test_an_interrupt_while_the_file_is_made_leaves_nothing(
+    session: Session, server: RangeServer, target: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A signal that came during a system call strikes when the call has returned."""
+    target.write_bytes(b"before")
+    target.chmod(0o600 if call != "fchmod" else 0o666)  # which the umask narrows
+    real = getattr(os, call)
+
+    def interrupted(*args: Any) -> Any:
+        made = real(*args)
+        if call == "open":
+            os.close(made)
+        raise KeyboardInterrupt
+
+    with session.get(server.url, stream=True) as response:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(os, call, interrupted)
+            response.save(target)
+        assert [(path, path.read_bytes()) for path in target.parent.iterdir()] == [(target, b"before")]
+        assert response.content == BODY
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written_stays(session: Session, server: RangeServer, target: Path) -> None:
     target.write_bytes(b"before")

@@ -6,18 +6,17 @@ Knows where bytes come from and where they go, and which answers are no success.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import shutil
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import IO, BinaryIO
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import IO
 
 from ..engine.tls import client_context
 from ..exceptions import RequestException
 from ..models import Response
+from ..resuming import length_of
 from ..sessions import Session
 from ..structures import CaseInsensitiveDict
 from ..uploads import Upload
@@ -54,9 +53,10 @@ def get(chosen: argparse.Namespace) -> int:
     with _session(chosen) as session:
         with session.get(chosen.url, headers=headers, stream=True) as response:
             _require_success("GET", response)
-            with _sink(chosen.output) as sink:
-                mixed = sink is sys.stdout.buffer and terminal(sys.stdout)
-                _pour(response, sink, shown=_watched() and not mixed)
+            if chosen.output == "-":
+                _pour(response, sys.stdout.buffer, shown=_watched() and not terminal(sys.stdout))
+            else:
+                _save(response, chosen.output)
     return OK
 
 
@@ -103,50 +103,27 @@ def _length(file: IO[bytes]) -> int | None:
 def _pour(response: Response, sink: IO[bytes], *, shown: bool = False) -> None:
     """The body into `sink`, each piece as soon as it is there."""
     done = 0
-    length = response.headers.get("Content-Length", "")
-    total = int(length) if length.isascii() and length.isdigit() else None
-    with Meter(view_for(sys.stderr, total), lambda: (done, "")) if shown else nullcontext():
+    with _received(response, lambda: done) if shown else nullcontext():
         for piece in response.iter_content(PIECE):
             sink.write(piece)
             sink.flush()
             done += len(piece)
 
 
-def _sink(name: str) -> AbstractContextManager[IO[bytes]]:
-    return nullcontext(sys.stdout.buffer) if name == "-" else _file_when_complete(name)
+def _save(response: Response, name: str) -> None:
+    """The body into a file that gets its name when it is whole."""
+    done = 0
+
+    def note(received: int, total: int | None) -> None:
+        nonlocal done
+        done = received
+
+    with _received(response, lambda: done) if _watched() else nullcontext():
+        response.save(name, on_progress=note)
 
 
-@contextmanager
-def _file_when_complete(name: str) -> Iterator[IO[bytes]]:
-    """A file that gets its name when the block has ended well; before, it has another one beside it."""
-    target = os.path.realpath(name)
-    if os.path.exists(target) and not os.path.isfile(target):
-        with _named(name), open(target, "wb") as device:  # as /dev/null, which must not be replaced
-            yield device
-        return
-    part = f"{target}.{os.urandom(4).hex()}.part"
-    file: BinaryIO = open(part, "xb")  # noqa: SIM115  # closed below
-    try:
-        with _named(name), file:
-            yield file
-        if os.path.exists(target):
-            shutil.copymode(target, part)
-        os.replace(part, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        raise
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Lets an error say whose it is: a full disk does not."""
-    try:
-        yield
-    except OSError as error:
-        if not isinstance(error, RequestException) and error.filename is None:
-            error.filename = name
-        raise
+def _received(response: Response, look: Callable[[], int]) -> Meter:
+    return Meter(view_for(sys.stderr, length_of(response.headers)), lambda: (look(), ""))
 
 
 # ---------------------------------------------------------------- what both share
