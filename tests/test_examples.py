@@ -18,8 +18,8 @@ EXPECTED: dict[str, list[str]] = {
     "cancel_from_another_thread.py": [r"called back: 127\.0\.0\.1:\d+: .*closed"],
     "database_dump_upload.py": [r"sent: \d{6} bytes\n", r"50000 rows, the last is \['49999', 'Žďár, .*', '50999'\]"],
     "early_answer.py": [r"413 .* - was the whole body sent\? False", r"413 - after \d+ bytes"],
+    "echo_duplex.py": [r"100000 lines came back, the last one 'line 99999', and then 'goodbye'"],
     "progress_bar.py": [r"\r\[#* +\] +\d+ %", r"\r\[#{40}\] 100 %\n", r"the server has 4000000 bytes"],
-    "push_an_archive.py": [r"'bytes': (\d+), .* - written: \1\n"],
     "resume_download.py": [r"given up; there is \['\d+ bytes'\]", r"saved: 5000000 bytes, whole: True", r"bytes=\d+-"],
     "server_to_server.py": [
         r"moved: 50000000 bytes\n.*here: +([0-9a-f]{64})\n.*says: +\1\n",
@@ -27,6 +27,12 @@ EXPECTED: dict[str, list[str]] = {
         r"was the second upload whole\? False",
     ],
     "tar_directory_to_server.py": [r"sent: \d{4} bytes", r"backup/notes.txt 15\n", r"backup/pictures/2.raw 1000000\n"],
+    "upload_with_callbacks.py": [
+        r"ready: .*\n",
+        r"(\d+) of \1 bytes\n",
+        r"drained, \d+ times",
+        r"has 9300000 bytes",
+    ],
 }
 
 
