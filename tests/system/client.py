@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from syncflow import PoolLimits, RequestException, Session, Timeouts
+from syncflow import PoolLimits, RequestException, Session, Timeouts, Upload, streams
 from syncflow.bodies import multipart_of
 from syncflow.testing import pattern_pieces
 
@@ -72,6 +72,32 @@ def upload_pushed(session: Session, order: dict[str, Any]) -> object:
     with session.upload("PUT", order["url"]) as upload:
         for piece in pieces(order["size"]):
             upload.write(piece)
+    return answer(upload.response)
+
+
+def upload_offered(session: Session, order: dict[str, Any]) -> object:
+    with session.upload("PUT", order["url"]) as upload:
+        for piece in pieces(order["size"]):
+            while not upload.try_write(piece):
+                assert upload.wait_writable(30)
+    return answer(upload.response)
+
+
+def upload_driven(session: Session, order: dict[str, Any]) -> object:
+    left = pieces(order["size"])
+
+    def write(upload: Upload, offset: int) -> bool:
+        piece = next(left, b"")
+        upload.write(piece)
+        return bool(piece)
+
+    with session.upload("PUT", order["url"], on_writable=write) as upload:
+        return answer(upload.run())
+
+
+def upload_piped(session: Session, order: dict[str, Any]) -> object:
+    with session.upload("PUT", order["url"]) as upload:
+        streams.pipe(pieces(order["size"]), sink=upload)
     return answer(upload.response)
 
 
@@ -140,6 +166,9 @@ ORDERS: dict[str, Callable[[Session, dict[str, Any]], object]] = {
     "upload hoarded": upload_hoarded,
     "upload generator": upload_generator,
     "upload pushed": upload_pushed,
+    "upload offered": upload_offered,
+    "upload driven": upload_driven,
+    "upload piped": upload_piped,
     "upload multipart": upload_multipart,
     "download": download,
     "crowd": crowd,
