@@ -76,8 +76,7 @@ class SessionUploadMixin:
                 room again and nothing is buffered.
             on_error: called with what ended the upload, before it is raised.
             on_progress: called with the bytes of body that were handed to the system, and `content_length`, whenever
-            there
-                are more of them.
+                there are more of them.
 
         Returns:
             A writable binary file and context manager: see `Upload`.

@@ -312,15 +312,6 @@ def test_several_pickles_behind_one_another(session: Session, serve: Any) -> Non
             pickle.load(raw)
 
 
-def test_pandas_reads_it(session: Session, serve: Any) -> None:
-    pandas = pytest.importorskip("pandas", reason="it is what reads here; optional, because it is large")
-    with serve(b"a,b\n1,2\n3,4\n") as server:
-        table = pandas.read_csv(raw_of(session, server))
-        assert table["b"].tolist() == [2, 4]
-        chunks = pandas.read_csv(raw_of(session, server), chunksize=1)
-        assert [len(part) for part in chunks] == [1, 1]
-
-
 # ------------------------------------------------------------------------------------------- errors in the middle
 
 
