@@ -14,6 +14,8 @@ import re
 import stat
 from typing import Any
 
+from .files import check_binary, write_all
+
 __all__ = ["FileBeside", "GivenFile", "OpenedFile", "Sink", "checked_target", "sink_for"]
 
 # Bytes that most file systems take for a name, less the dots, the digits and the ending that are put around it.
@@ -38,11 +40,7 @@ class GivenFile:
     held = 0  # bytes of the body that are in it from an earlier run
 
     def __init__(self, file: Any) -> None:
-        if isinstance(file, io.TextIOBase) or hasattr(file, "encoding"):
-            raise TypeError(f"save() writes bytes: open the file in binary mode, {file!r} is one for text")
-        writable = getattr(file, "writable", None)
-        if writable is not None and not writable():
-            raise io.UnsupportedOperation(f"save() was given a file that is not open for writing: {file!r}")
+        check_binary(file, "writing", "save()")
         self._file = file
         self._start: int | None = None  # where it stood, if it can go back
 
@@ -54,14 +52,7 @@ class GivenFile:
 
     def write(self, data: bytes) -> None:
         """All of it. Raises what the file raises; BlockingIOError: a file that may not block takes nothing now."""
-        left: bytes | memoryview = data  # not every file-like object takes a memoryview
-        while left:
-            taken = self._file.write(left)
-            if taken is None and not isinstance(self._file, io.RawIOBase):
-                return  # it does not count; of a raw file None means that it took nothing
-            if not taken:
-                raise BlockingIOError(errno.EAGAIN, "the file took nothing; save() needs one that blocks", 0)
-            left = memoryview(left)[taken:]
+        write_all(self._file, data, "save()")
 
     def start_anew(self, key: str | None) -> bool:
         """Make it what it was at the beginning; False if that cannot be."""

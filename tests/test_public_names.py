@@ -71,6 +71,7 @@ MODULES = {
         "multipart_of",
     },
     "syncflow.downloads": {"Progress", "save"},
+    "syncflow.files": {"check_binary", "regular_file", "write_all"},
     "syncflow.models": {"REDIRECT_STATI", "PreparedRequest", "Request", "Response"},
     "syncflow.partials": {"FileBeside", "GivenFile", "OpenedFile", "Sink", "checked_target", "sink_for"},
     "syncflow.resuming": {

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol, cast
 
 from ..exceptions import BodyLengthError, FileModeWarning, UnrewindableBodyError
+from ..files import regular_file
 from .writer import BodyWriter, Buffer
 
 __all__ = ["Body", "BytesBody", "FileBody", "IterableBody", "body_of"]
@@ -76,7 +76,7 @@ class FileBody:
 
     def send(self, writer: BodyWriter) -> bool:
         left = self.length
-        raw = _regular(self._file)
+        raw = regular_file(self._file)
         if raw is not None and left is not None and left > BLOCK:
             sent = self._send_by_kernel(writer, raw, left - BLOCK)
             if sent is not None:
@@ -196,7 +196,7 @@ def _length(file: Any, start: int | None) -> int | None:
         return None
     if start is None:
         return None
-    raw = _regular(file)
+    raw = regular_file(file)
     if raw is not None:
         size = os.fstat(raw.fileno()).st_size
         # The files of /proc say 0 and have something to read.
@@ -209,18 +209,3 @@ def _length(file: Any, start: int | None) -> int | None:
     finally:
         file.seek(start)
     return max(0, end - start)
-
-
-def _regular(file: Any) -> IO[bytes] | None:
-    """The object whose descriptor holds the very bytes that `read()` gives: not a GzipFile, not a decrypting wrapper,
-    which have a `fileno()` too; nor a subclass that counts what is read."""
-    # A wrapper of tempfile's reads what it wraps; any other object with such an attribute may do something to it.
-    inner = getattr(file, "file", file) if type(file).__module__ == "tempfile" else file
-    raw = inner.raw if type(inner) in (io.BufferedReader, io.BufferedRandom) else inner
-    if type(raw) is not io.FileIO:
-        return None
-    if type(inner) is io.BufferedRandom:
-        inner.flush()
-    if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
-        return None
-    return cast(IO[bytes], inner)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from ..bodies.kinds import _regular as regular_file
+from ..files import check_binary, regular_file, write_all
 
 __all__ = ["CHUNK", "Buffer", "Origin", "Sink", "Source", "Target", "as_bytes", "origin_of", "target_of"]
 
@@ -77,8 +77,7 @@ def origin_of(source: Any) -> Origin:
     if hasattr(source, "iter_content"):
         return _Response(source)
     if hasattr(source, "read"):
-        _refuse_text(source)
-        _refuse_unless(source, "readable", "reading")
+        check_binary(source, "reading", "pipe()")
         return _FileToRead(source)
     if isinstance(source, str):
         raise TypeError("pipe() moves bytes, and its source is a str: encode it, or open the file of that name")
@@ -92,8 +91,7 @@ def origin_of(source: Any) -> Origin:
 def target_of(sink: Any) -> Target:
     """Raises TypeError, io.UnsupportedOperation (a file that is not open for writing), ValueError (a closed one)."""
     if hasattr(sink, "write"):
-        _refuse_text(sink)
-        _refuse_unless(sink, "writable", "writing")
+        check_binary(sink, "writing", "pipe()")
         return _FileToWrite(sink)
     if callable(sink):
         return _Function(sink)
@@ -116,18 +114,6 @@ def _is_buffer(thing: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _refuse_text(file: Any) -> None:
-    # Wrappers, as tempfile's, are no TextIOBase, and have the attribute.
-    if isinstance(file, io.TextIOBase) or hasattr(file, "encoding"):
-        raise TypeError(f"pipe() moves bytes: open the file in binary mode, {file!r} is one for text")
-
-
-def _refuse_unless(file: Any, able: str, what: str) -> None:
-    ask = getattr(file, able, None)
-    if ask is not None and not ask():
-        raise io.UnsupportedOperation(f"pipe() was given a file that is not open for {what}: {file!r}")
 
 
 def _closers_of(*things: Any) -> Closers:
@@ -253,14 +239,7 @@ class _FileToWrite:
         self._file = file
 
     def write(self, data: bytes) -> None:
-        left: bytes | memoryview = data  # not every file-like object takes a memoryview
-        while left:
-            taken = self._file.write(left)
-            if taken is None and not isinstance(self._file, io.RawIOBase):
-                return  # it does not count; of a raw file None means that it took nothing
-            if not taken:
-                raise BlockingIOError(errno.EAGAIN, f"{self._file!r} took nothing; a pipe needs a file that blocks")
-            left = memoryview(left)[taken:]
+        write_all(self._file, data, "pipe()")
 
     def closers(self) -> Closers:
         """An upload is aborted: to close one is to say that its body is whole."""
