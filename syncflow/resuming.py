@@ -142,7 +142,7 @@ class ResumingSource:
     def __init__(self, response: Response) -> None:
         assert response.request is not None
         # Never changes.
-        self._response = response.request
+        self._request = response.request
         self._again: Resender = response._again
         self._first = response._exchange
         # The reader's: the body as it is known, and how far it was read.
@@ -284,7 +284,7 @@ class ResumingSource:
 
     def _request_for_rest(self) -> PreparedRequest:
         assert self._validator is not None
-        request = self._response.copy()
+        request = self._request.copy()
         request.headers["Range"] = f"bytes={self.position}-"
         request.headers["If-Range"] = self._validator
         return request
