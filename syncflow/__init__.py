@@ -57,6 +57,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import streams as streams
+    from .engine.stats import PoolStats
 
 __all__ = [
     "BodyLengthError",
@@ -78,6 +79,7 @@ __all__ = [
     "JSONDecodeError",
     "MissingSchema",
     "PoolLimits",
+    "PoolStats",
     "PoolTimeout",
     "PreparedRequest",
     "ProtocolError",
@@ -119,6 +121,8 @@ if not TYPE_CHECKING:  # or any name would pass for one of this package's
 
     def __getattr__(name: str) -> object:
         """Late: few programs need it."""
-        if name != "streams":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return importlib.import_module(f"{__name__}.streams")
+        if name == "streams":
+            return importlib.import_module(f"{__name__}.streams")
+        if name == "PoolStats":
+            return importlib.import_module(f"{__name__}.engine.stats").PoolStats
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

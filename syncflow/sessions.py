@@ -37,6 +37,7 @@ from .urls import ParamTypes, absolute_url, has_other_scheme, masked, parse_url
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
+    from .engine.stats import PoolStats
 
 __all__ = ["Session", "session"]
 
@@ -397,12 +398,27 @@ class Session(SessionRedirectMixin, SessionUploadMixin):
             "sent"
         )
 
+    def _all_adapters(self) -> list[Any]:
+        """Each once: its own, mounted or not, and those that the program has mounted."""
+        return list({id(adapter): adapter for adapter in (self._adapter, *self.adapters.values())}.values())
+
+    def stats(self) -> PoolStats:
+        """Any thread, at any time, also after `close`. What the session's connections are doing and have done, by
+        origin and overall: see `PoolStats`.
+
+        Costs a request nothing. An `HTTPAdapter` that was mounted is counted, with all that other sessions send through
+        it; an adapter that was written for `requests` is not, because its connections are its own.
+        """
+        from .engine.stats import combined  # late: few programs need it
+
+        return combined(adapter.stats() for adapter in self._all_adapters() if isinstance(adapter, HTTPAdapter))
+
     # ---------------------------------------------------------------- the end
 
     def close(self) -> None:
         """Any thread. End everything at once: every call that waits in another thread, and every response that is
         being read, gets `SessionClosed`. A closed session takes no new requests."""
-        for adapter in {id(adapter): adapter for adapter in (self._adapter, *self.adapters.values())}.values():
+        for adapter in self._all_adapters():
             adapter.close()
 
     def __enter__(self) -> Session:

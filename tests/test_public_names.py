@@ -48,6 +48,7 @@ FUNCTIONS = {"delete", "get", "head", "options", "patch", "post", "put", "reques
 CLASSES = {
     "CaseInsensitiveDict",
     "PoolLimits",
+    "PoolStats",
     "PreparedRequest",
     "Request",
     "Response",

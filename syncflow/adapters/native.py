@@ -26,6 +26,7 @@ from ..routes import CertTypes, ProxyTypes, Route, Trust, VerifyTypes, route_of
 from ..settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
 
 if TYPE_CHECKING:
+    from ..engine.stats import PoolStats
     from ..resuming import ResumingSource
 
 __all__ = ["BaseAdapter", "HTTPAdapter"]
@@ -231,6 +232,10 @@ class HTTPAdapter(BaseAdapter):
                 self._heads.clear()
             self._heads[key] = head
         return head
+
+    def stats(self) -> PoolStats:
+        """Any thread. What its connections are doing and have done."""
+        return self._pool.stats()
 
     def close(self) -> None:
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""

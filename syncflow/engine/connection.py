@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..exceptions import ChunkedEncodingError, ConnectionError, ProtocolError, RequestException
 from ..http1 import IncompleteMessage, MalformedMessage, ResponseParser
 from ..settings import Watermarks
+from .accounts import Usage
 from .exchange import Exchange, Outcome, StaleConnection
 from .tls import TLSTransport
 from .transport import Transport
@@ -38,6 +39,9 @@ class Home(Protocol):
     def discard(self, connection: Connection) -> None:
         """Any thread. It is of no more use; nothing happens the second time."""
 
+    def account(self, connection: Connection, usage: Usage) -> None:
+        """Any thread. Its socket is closed, and these figures are its last; nothing happens the second time."""
+
 
 class Connection:
     """A connection to one origin.
@@ -63,12 +67,12 @@ class Connection:
         self._exchange: Exchange | None = None
         self._is_failing = False  # nothing begins any more
         self._stream: ByteStream | None = None  # what it has become, when a program has taken it over
-        # Belongs to whoever the pool gave the connection to.
-        self.uses = 0
+        self.uses = 0  # exchanges that were begun; changed by whoever the pool gave the connection to
         # Guarded by the pool's lock.
         self.idle_since: float | None = None
         self.opened_at = 0.0
         self.taken_by = 0  # the thread that the pool gave it to
+        transport.when_closed = self._account
 
     def open(self) -> None:
         """Once: from now on the worker watches it."""
@@ -89,12 +93,26 @@ class Connection:
         """Any thread, no lock. Whether it carries an exchange, or is the program's own."""
         return self._exchange is not None or self._stream is not None
 
+    def usage(self) -> Usage:
+        """Any thread, without a lock. What it has carried so far, and what waits in its buffers."""
+        transport = self.transport
+        with transport.receiving:
+            carried = self._stream or self._exchange
+            reused, received = max(0, self.uses - 1), transport.bytes_received
+            incoming = 0 if carried is None else carried.incoming.size
+        with transport.sending:
+            return Usage(reused, transport.bytes_sent, received, transport.outgoing.size, incoming)
+
+    def _account(self) -> None:
+        """Any thread, without a lock, once the socket is closed."""
+        self.home.account(self, self.usage())
+
     def begin(self, exchange: Exchange) -> bool:
         """Whoever the pool gave it to. What comes from now on is the answer to `exchange`; False if it was closed."""
         with self.transport.receiving:
-            self.uses += 1
             if self.transport.closed or self._is_failing:
                 return False
+            self.uses += 1
             self._exchange = exchange
             self._parser.start(exchange.method)
             return True

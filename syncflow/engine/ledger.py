@@ -1,7 +1,8 @@
 """Who has which connection, who waits for one, and what the limits allow.
 
 Decides, and acts upon nothing: what is to be woken, opened or closed is returned. Knows no lock: the pool holds its own
-around every call. Nothing takes longer with the number of connections or callers than their logarithm.
+around every call. Nothing takes longer with the number of connections or callers than their logarithm, but for what
+nobody needs at work: `recover`, `standing`, the end.
 
 An interrupt (Ctrl-C) may end any of these methods in the middle, at a call or at the end of a loop. So there are a few
 facts, each changed by a statement without a call, or by a single call; the rest is counted, and `recover` counts anew.
@@ -17,6 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import get_ident
 from time import monotonic
+from typing import NamedTuple
 
 from ..exceptions import RequestException
 from ..settings import PoolLimits
@@ -24,7 +26,7 @@ from .connection import Connection
 from .locks import Condition, new_lock
 from .origin import Origin
 
-__all__ = ["Ledger", "Ticket", "Verdict"]
+__all__ = ["Ledger", "Standing", "Ticket", "Verdict"]
 
 # Seconds after which an idle connection is given to the worker to watch. One that is used again before does without:
 # whoever takes it looks whether it is quiet.
@@ -76,6 +78,15 @@ class Verdict:
 
     woken: list[Ticket] = field(default_factory=list)
     unwanted: list[Connection] = field(default_factory=list)
+
+
+class Standing(NamedTuple):
+    """Who has what at one moment: an origin for each connection and each caller."""
+
+    idle: list[Origin]
+    in_use: list[Origin]
+    waiting: list[Origin]
+    connecting: list[tuple[Origin, int]]  # and how many
 
 
 class Ledger:
@@ -191,6 +202,15 @@ class Ledger:
         """Whether it is not to be used again."""
         age = self._limits.max_age
         return age is not None and monotonic() - connection.opened_at >= age
+
+    def standing(self) -> Standing:
+        """For who watches. From the facts alone, so that it is right even while a `recover` is due."""
+        return Standing(
+            idle=[c.origin for c in self.connections if c.idle_since is not None],
+            in_use=[c.origin for c in self.connections if c.idle_since is None],
+            waiting=[ticket.host.origin for ticket in self._tickets.values() if not ticket.served],
+            connecting=[(origin, count) for (_, origin), count in self._places.items()],
+        )
 
     # ---------------------------------------------------------------- time passes
 

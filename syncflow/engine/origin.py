@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 from typing import NamedTuple
+from urllib.parse import quote
 
 __all__ = ["Origin", "Proxy", "authority", "sha256_fingerprint"]
 
@@ -72,6 +73,14 @@ class Origin(NamedTuple):
     def where(self) -> str:
         """ "host:port", for messages."""
         return authority(self.host, self.port)
+
+    @property
+    def name(self) -> str:
+        """ "scheme://host:port", or as the URLs of a Unix socket begin: what it is called where it is counted. Not all
+        that distinguishes it, and no secret of its."""
+        if self.path is not None:
+            return f"http+unix://{quote(self.path, safe='')}"
+        return f"{self.scheme}://{self.where}"
 
 
 def authority(host: str, port: int) -> str:

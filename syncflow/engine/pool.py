@@ -10,9 +10,11 @@ import os
 import threading
 import weakref
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from ..exceptions import PoolTimeout, RequestException, SessionClosed
 from ..settings import PoolLimits, Watermarks
+from .accounts import Accounts, Usage
 from .connection import Connection
 from .deadline import Deadline
 from .dialer import Dial
@@ -20,6 +22,9 @@ from .ledger import Ledger, Ticket, Verdict
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin
 from .worker import Timer, Worker
+
+if TYPE_CHECKING:
+    from .stats import PoolStats
 
 __all__ = ["Pool"]
 
@@ -50,6 +55,7 @@ class Pool:
         # Guarded by _lock, which comes before any lock of a connection and is never held while one is taken.
         self._lock = threading.Lock()
         self._ledger = Ledger(self.limits)
+        self._accounts = Accounts()
         self._dials: set[Dial] = set()
         self._expiry = Expiry(self)
         self._timer_at: float | None = None  # the moment for which `_expiry` was set
@@ -152,13 +158,14 @@ class Pool:
         except BaseException as error:
             self._dials.discard(dial)
             if isinstance(error, RequestException):
-                self._give_place_back(origin)
+                self._give_place_back(origin, failed=not isinstance(error, SessionClosed))
             raise
         connection = Connection(self, origin, transport, setup, self.watermarks)
         try:
             connection.open()
             with self._lock:
                 self._dials.discard(dial)
+                self._accounts.opened(connection)
                 verdict = self._ledger.opened(connection)
             self._act(verdict)
             self._check_open(origin)
@@ -168,8 +175,10 @@ class Pool:
             raise
         return connection
 
-    def _give_place_back(self, origin: Origin) -> None:
+    def _give_place_back(self, origin: Origin, *, failed: bool) -> None:
         with self._lock:
+            if failed:
+                self._accounts.failed(origin)
             verdict = self._ledger.not_opened(origin)
         self._act(verdict)
 
@@ -209,6 +218,11 @@ class Pool:
             self._recover()
             raise
 
+    def account(self, connection: Connection, usage: Usage) -> None:
+        """Any thread. Its socket is closed, and these figures are its last; nothing happens the second time."""
+        with self._lock:
+            self._accounts.closed(connection, usage)
+
     def _act(self, verdict: Verdict) -> None:
         """Without the lock."""
         try:
@@ -233,6 +247,15 @@ class Pool:
         for connection in expired:
             connection.close()
         return again
+
+    def stats(self) -> PoolStats:
+        """Any thread. Copies what it needs under the lock, and asks the connections without it."""
+        from .stats import stats_of  # late: few programs need it
+
+        with self._lock:
+            standing = self._ledger.standing()
+            statement = self._accounts.statement()
+        return stats_of(standing, statement)
 
     # ---------------------------------------------------------------- the end
 

@@ -73,6 +73,7 @@ class SendingSide(abc.ABC):
         self._was_full = False  # somebody found no room since the buffer was low
         self.drained = 0  # how often a full buffer has become low, or a full kernel has room with an empty buffer
         self.payload_sent = 0  # bytes of this message's body that the kernel took
+        self.bytes_sent = 0  # of everything, since the connection began
         self.last_sent = 0.0  # when it last took any
         # Guarded by both directions' locks.
         self.closed = False
@@ -185,6 +186,7 @@ class SendingSide(abc.ABC):
     def _after_file_call(self, sent: int, failed: OSError | None) -> None:
         """With the sending lock held."""
         self._in_file_call = False
+        self.bytes_sent += max(sent, 0)
         if self.closed:
             self._ask_worker(self._close)
         elif failed is not None:
@@ -253,6 +255,7 @@ class SendingSide(abc.ABC):
                     if not sent:
                         break
                     self.payload_sent += out.consume(sent)
+                    self.bytes_sent += sent
                     self.last_sent = monotonic()
                 else:
                     self._blocked = False
@@ -310,6 +313,7 @@ class SendingSide(abc.ABC):
             return
         if sent:
             self.last_sent = monotonic()
+            self.bytes_sent += sent
         while pieces:
             view, payload = pieces[0]
             if sent < len(view):

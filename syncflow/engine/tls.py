@@ -134,6 +134,7 @@ class TLSTransport(Transport):
                 self._block()
                 return
             self.payload_sent += payload
+            self.bytes_sent += sent
             self.last_sent = monotonic()
 
     def _next_block(self, pieces: list[Piece]) -> Piece:
@@ -177,6 +178,7 @@ class TLSTransport(Transport):
         except ssl.SSLZeroReturnError:
             data = b""
         self.last_received = monotonic()
+        self.bytes_received += len(data)
         return data
 
     @property

@@ -69,11 +69,14 @@ class Transport(SendingSide):
         self._resets = False  # the peer is to see an error, not an end
         self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
         self.last_received = 0.0  # when the peer last sent any
-        self._taken = 0  # bytes received so far
+        self.bytes_received = 0  # since the connection began
         super().__init__(sock, where, watermarks, self._sending_lock())
         self._is_ending = False  # nothing more will be written, and the peer is to be told; under the sending lock
         # Set under either direction's lock, before the worker is asked for anything.
         self._known_to_worker = False
+        # Any thread's to call, without a lock, and perhaps more than once: the socket is closed, and no byte will go
+        # either way any more. Set before the transport is shared; None if nobody wants to know.
+        self.when_closed: Callable[[], None] | None = None
         # Never changes.
         self.worker = worker
         self.peer: tuple[str, int] = sock.getpeername()[:2]
@@ -154,7 +157,7 @@ class Transport(SendingSide):
         except BlockingIOError:
             return None
         self.last_received = monotonic()
-        self._taken += len(data)
+        self.bytes_received += len(data)
         return data
 
     @property
@@ -183,7 +186,7 @@ class Transport(SendingSide):
         with self.receiving:
             if self.closed:
                 return False
-            if received(self._sock) == self._taken:
+            if received(self._sock) == self.bytes_received:
                 return True
             # Something came, or the end, or this kernel does not count: the socket itself knows.
             try:
@@ -297,8 +300,11 @@ class Transport(SendingSide):
             # Whoever comes first wakes the writer: `close` may not have got that far, and would find nothing to stop.
             self.stop_message()
             self._wake_receiver()
-            if not self._in_file_call and not self._in_wait:
+            is_done = not self._in_file_call and not self._in_wait
+            if is_done:
                 self._sock.close()
+        if is_done and self.when_closed is not None:
+            self.when_closed()
 
     def on_failure(self, error: BaseException) -> None:
         """Worker only. See `Client.on_failure`. The owner first: a receiver that wakes is to find the reason."""
