@@ -4,7 +4,6 @@ has seen, or what the test has done. A fork, and the accounts alone, are tested 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import ssl
 import subprocess
@@ -319,8 +318,9 @@ def test_every_byte_counts(session: Session, tls: ssl.SSLContext | None, tmp_pat
     assert (stats.by_origin[server.url].bytes_sent, stats.by_origin[server.url].bytes_received) == counted.both
 
 
-def test_an_upload_that_is_given_up_counts_as_far_as_it_came(session: Session, tls: ssl.SSLContext | None) -> None:
-    """All that the kernel took arrives; what was still in our buffer does not, and was not counted."""
+def test_an_upload_that_is_given_up_counts_as_far_as_it_came(session: Session) -> None:
+    """All that the kernel took arrives; what was still in our buffer does not, and was not counted. (Not over TLS: the
+    server has sent tickets that nobody reads, so the end is a reset, which destroys what is on its way.)"""
     read = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -329,10 +329,9 @@ def test_an_upload_that_is_given_up_counts_as_far_as_it_came(session: Session, t
         counted.count(len(peer.read_until_close()), 0)
 
     counted = Counted()
-    with ScriptedServer(script, ssl_context=tls) as server:
-        source = io.BytesIO(bytes(100_000))
+    with ScriptedServer(script) as server:
         with pytest.raises(BodyLengthError), session.upload("PUT", server.url, content_length=200_000) as upload:
-            upload.write(source.read())
+            upload.write(bytes(100_000))
         read.set()
         server.wait_until_idle()
     assert carried(session) == counted.both
