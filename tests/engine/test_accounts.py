@@ -110,6 +110,17 @@ def test_what_an_origin_is_called(origin: Origin, name: str) -> None:
     assert origin.name == name
 
 
+def test_who_was_served_waits_no_more_and_connects() -> None:
+    ledger, accounts = Ledger(PoolLimits(per_host=1)), Accounts()
+    for origin in (A, A, B):
+        ledger.queue(origin)  # and nobody has collected the ticket yet
+    figures = stats_of(ledger.standing(), accounts.statement())
+    assert (figures.connecting, figures.waiting, figures.open) == (2, 1, 0)
+    first, second = figures.by_origin["http://a:80"], figures.by_origin["http://b:80"]
+    assert (first.connecting, first.waiting) == (1, 1)
+    assert (second.connecting, second.waiting) == (1, 0)
+
+
 # ---------------------------------------------------------------------- connections that end in other ways
 
 
