@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import syncflow
-from syncflow import PoolLimits, Session
+from syncflow import PoolLimits, Session, Timeouts
+from syncflow.engine.connection import Connection
 from syncflow.testing import AppServer, Peer, ScriptedServer, closes_idle, eventually, reply, reply_head
 
 
@@ -51,6 +52,23 @@ def test_a_connection_is_free_as_soon_as_the_response_is_there(session: Session)
         for _ in range(1000):
             session.get(server.url)
         assert server.connections == 1
+
+
+def test_one_that_dies_before_the_pool_knows_it_costs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the worker dies in that moment: the pool is told of the end ahead of the beginning."""
+    opened, died = Connection.open, []
+
+    def open_and_die(connection: Connection) -> None:
+        opened(connection)
+        if not died:
+            died.append(connection)
+            connection.close()
+
+    monkeypatch.setattr(Connection, "open", open_and_die)
+    with AppServer() as server, Session(pool=PoolLimits(per_host=1), timeout=Timeouts(pool=5)) as session:
+        assert session.get(server.url).ok
+        assert session.stats().open == 1
+    assert died
 
 
 def test_each_origin_has_its_own(session: Session) -> None:

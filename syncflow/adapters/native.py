@@ -207,6 +207,7 @@ class HTTPAdapter(BaseAdapter):
                     exchange.persists = not head.asks_to_close
                     if connection.begin(exchange):
                         return exchange
+                    connection.close()  # again, if that was before the pool knew of it
                 except BaseException:  # an interrupt: nobody would give it back
                     connection.close()
                     raise
