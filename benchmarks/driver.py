@@ -37,10 +37,14 @@ class WorkerError(Exception):
 
 @dataclass
 class Result:
-    """The samples of one workload by client, in its unit; why a client has none."""
+    """The samples of one workload by client, in its unit; why a client has none.
+
+    `alone` has, by client, what each round gave for the parts of the workload by themselves: see `Worker.parts`.
+    """
 
     workload: Workload
     samples: dict[str, list[float]] = field(default_factory=dict)
+    alone: dict[str, dict[Kind, list[float]]] = field(default_factory=dict)
     peak_growth_kib: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -49,10 +53,20 @@ class Result:
         samples = self.samples.get(client)
         return median(samples) if samples else None
 
+    def of_slower_alone(self, client: str) -> float | None:
+        """The median over the rounds of how fast the whole was, where the slower part alone is 1."""
+        parts = self.alone.get(client)
+        if not parts:
+            return None
+        slower = map(min, zip(*parts.values(), strict=True))
+        ratios: list[float] = [whole / part for whole, part in zip(self.samples[client], slower, strict=True)]
+        return median(ratios)
+
     def fail(self, client: str, reason: str) -> None:
         """A client that fails once is out of this workload, with the samples it had."""
         self.failures[client] = reason
         self.samples.pop(client, None)
+        self.alone.pop(client, None)
 
 
 class Child:
@@ -106,6 +120,14 @@ class Worker:
     def can(self, workload: Workload) -> bool:
         return workload.kind.value in self._hello["kinds"] and (self._hello["tls"] or not workload.tls)
 
+    def parts(self, kind: Kind) -> tuple[Kind, ...]:
+        """The work that this one is put together from, each of them a kind of its own. What pipes by pushing is
+        compared with a push, what has its sink ask for the pieces with that."""
+        if kind is not Kind.PIPE:
+            return ()
+        pushes = Kind.PUSH_PIECES.value in self._hello["kinds"]
+        return (Kind.DOWNLOAD, Kind.PUSH_PIECES if pushes else Kind.PUT_PIECES)
+
     def sample(self, order: Order) -> dict[str, Any]:
         """One result. WorkerError if there is none."""
         try:
@@ -140,21 +162,37 @@ class Bench:
 
     def run(self, workload: Workload, progress: Progress) -> Result:
         result = Result(workload)
-        order = self._order(workload)
         able = [worker for worker in self.workers if worker.can(workload)]
         for turn in range(self._scale.rounds):
             progress(f"{workload.name}: round {turn + 1} of {self._scale.rounds}")
             for worker in _rotated(able, turn):
                 if worker.name not in result.failures:
-                    _take_sample(worker, order, result)
+                    self._take_turn(worker, result)
         return result
 
-    def _order(self, workload: Workload) -> Order:
+    def _take_turn(self, worker: Worker, result: Result) -> None:
+        """One sample, and directly before it one of each part, so that what disturbs one may well disturb all."""
+        workload = result.workload
+        orders = [self._order(kind, workload) for kind in (*worker.parts(workload.kind), workload.kind)]
+        try:
+            replies = [worker.sample(order) for order in orders]
+        except WorkerError as exc:
+            result.fail(worker.name, str(exc))
+            return
+        *parts, value = map(_value, orders, replies)
+        for order, part in zip(orders, parts, strict=False):
+            result.alone.setdefault(worker.name, {}).setdefault(order.kind, []).append(part)
+        result.samples.setdefault(worker.name, []).append(value)
+        if (peak := replies[-1]["peak_growth_kib"]) is not None:
+            peaks = result.peak_growth_kib
+            peaks[worker.name] = max(peaks.get(worker.name, 0), peak)
+
+    def _order(self, kind: Kind, workload: Workload) -> Order:
         path = warm_up_path = ""
-        count = self._scale.count(workload.kind)
-        if workload.kind is Kind.PUT_FILE:
+        count = self._scale.count(kind)
+        if kind is Kind.PUT_FILE:
             path, warm_up_path = self._file(count), self._file(WARM_UP_VOLUME)
-        return Order(workload.kind, workload.threads, count, self._sites[workload.tls], path, warm_up_path)
+        return Order(kind, workload.threads, count, self._sites[workload.tls], path, warm_up_path)
 
     def _file(self, size: int) -> str:
         """A file of that size, on the disk and in the page cache. A sparse one might read too easily."""
@@ -169,18 +207,10 @@ class Bench:
         return str(path)
 
 
-def _take_sample(worker: Worker, order: Order, result: Result) -> None:
-    try:
-        reply = worker.sample(order)
-    except WorkerError as exc:
-        result.fail(worker.name, str(exc))
-        return
-    seconds = reply["seconds"]
-    value = order.count / MIB / seconds if order.kind.is_transfer else seconds * 1e6
-    result.samples.setdefault(worker.name, []).append(value)
-    if reply["peak_growth_kib"] is not None:
-        peaks = result.peak_growth_kib
-        peaks[worker.name] = max(peaks.get(worker.name, 0), reply["peak_growth_kib"])
+def _value(order: Order, reply: dict[str, Any]) -> float:
+    """In the unit of the workload."""
+    seconds: float = reply["seconds"]
+    return order.count / MIB / seconds if order.kind.is_transfer else seconds * 1e6
 
 
 def _rotated(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:

@@ -9,13 +9,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from .driver import Result, Worker
-from .workloads import MIB, Scale
+from .workloads import MIB, Kind, Scale
 
 LIMIT = "socket"
 OURS = "syncflow"
+UNGATHERED = "http.client"
+"""Sends each small piece by itself, and the limit does too."""
 NOTHING = "-"
 
 
@@ -74,7 +77,7 @@ def _heading(heading: Heading, missing: dict[str, str]) -> str:
         f"- machine: {heading.machine}, {heading.cpus} CPUs",
         f"- {heading.python}, {heading.openssl}",
         "- " + ", ".join(f"{name} {version}" for name, version in heading.versions.items()),
-        f"- a sample: {scale.requests} GETs, {scale.fresh_requests} fresh ones, or {scale.volume // MIB} MiB",
+        f"- a sample: {scale.requests} GETs, {scale.fresh_requests} fresh ones, or {_volumes(scale)}",
         f"- {scale.rounds} rounds, interleaved, over loopback, TCP {_congestion_control()}; medians",
         *(f"- left out: {name}: {reason}" for name, reason in missing.items()),
     ]
@@ -99,6 +102,8 @@ def _table(result: Result) -> str:
     workload = result.workload
     header = ["client", f"median {workload.unit}", "lowest", "highest"]
     header += [f"speed, {reference} = 1" for reference in _references(result)]
+    if result.alone:
+        header += ["download alone", "upload alone", "speed, the slower = 1"]
     if workload.kind.is_transfer:
         header.append("peak RSS growth, MiB")
     lines = [f"## {workload.name}: {workload.title}", "", _grid(header, list(_rows(result)))]
@@ -109,12 +114,15 @@ def _table(result: Result) -> str:
 def _rows(result: Result) -> Iterator[list[str]]:
     """The fastest first."""
     workload = result.workload
-    medians = {client: median for client in result.samples if (median := result.median(client)) is not None}
+    medians = {client: value for client in result.samples if (value := result.median(client)) is not None}
     for client in sorted(medians, key=medians.__getitem__, reverse=workload.kind.is_transfer):
         samples = result.samples[client]
         row = [client, _number(medians[client]), _number(min(samples)), _number(max(samples))]
         bases = [medians[reference] for reference in _references(result)]
-        row += [f"{workload.speed(medians[client], base):.2f}" for base in bases]
+        row += [_ratio(workload.speed(medians[client], base)) for base in bases]
+        if result.alone:
+            row += [_number(median(part)) for part in result.alone[client].values()]
+            row.append(_ratio(result.of_slower_alone(client)))
         if workload.kind.is_transfer:
             peak = result.peak_growth_kib.get(client)
             row.append(NOTHING if peak is None else f"{peak / 1024:.1f}")
@@ -123,7 +131,18 @@ def _rows(result: Result) -> Iterator[list[str]]:
 
 def _references(result: Result) -> list[str]:
     """What the others are compared with, as far as it was measured."""
-    return [client for client in (LIMIT, OURS) if client in result.samples]
+    names = [LIMIT, OURS]
+    if result.workload.kind is Kind.PUSH_SMALL:
+        names.append(UNGATHERED)
+    return [client for client in names if client in result.samples]
+
+
+def _volumes(scale: Scale) -> str:
+    return f"{scale.volume // MIB} MiB ({scale.small_pieces_volume / MIB:g} MiB of 1 KiB pieces)"
+
+
+def _ratio(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 def _number(value: float | None) -> str:
@@ -165,13 +184,18 @@ def _result_as_json(result: Result) -> dict[str, Any]:
         "name": result.workload.name,
         "title": result.workload.title,
         "unit": result.workload.unit,
-        "clients": {
-            client: {
-                "median": result.median(client),
-                "samples": samples,
-                "peak_growth_kib": result.peak_growth_kib.get(client),
-            }
-            for client, samples in result.samples.items()
-        },
+        "clients": {client: _client_as_json(result, client) for client in result.samples},
         "failures": result.failures,
     }
+
+
+def _client_as_json(result: Result, client: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "median": result.median(client),
+        "samples": result.samples[client],
+        "peak_growth_kib": result.peak_growth_kib.get(client),
+    }
+    if client in result.alone:
+        fields["alone"] = {kind.value: samples for kind, samples in result.alone[client].items()}
+        fields["of_slower_alone"] = result.of_slower_alone(client)
+    return fields

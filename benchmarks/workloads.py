@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 
 MIB = 1 << 20
 PIECE_SIZE = 64 * 1024
+SMALL_PIECE_SIZE = 1024
+PIPE_PIECE_SIZE = 256 * 1024
+"""What syncflow's `pipe` moves at once; who is told a size is told this one."""
 
 SMALL_BODY = b"Hello, world!"
 """What the server answers to a small GET, and what every client checks."""
@@ -24,24 +27,34 @@ DOWNLOAD_PATH = "/download/"
 
 
 class Kind(enum.Enum):
-    """The five kinds of work a client can be asked for."""
+    """The kinds of work a client can be asked for."""
 
     GET = "get"
     FRESH = "get-fresh"
     PUT_FILE = "put-file"
     PUT_PIECES = "put-pieces"
+    PUSH_PIECES = "push-pieces"
+    PUSH_SMALL = "push-small"
     DOWNLOAD = "download"
+    PIPE = "pipe"
 
     @property
     def is_transfer(self) -> bool:
         return self not in (Kind.GET, Kind.FRESH)
 
 
+PUSHES = frozenset({Kind.PUSH_PIECES, Kind.PUSH_SMALL})
+"""For clients that let the program send a body by calls, rather than ask it for the next piece."""
+
+
 _TITLES = {
     Kind.FRESH: "small GET, a new connection each, 1 thread",
     Kind.PUT_FILE: "upload of a file, content-length",
     Kind.PUT_PIECES: "upload of 64 KiB pieces from a generator, chunked",
+    Kind.PUSH_PIECES: "upload of 64 KiB pieces, a call each, chunked",
+    Kind.PUSH_SMALL: "upload of 1 KiB pieces, a call each, chunked",
     Kind.DOWNLOAD: "download in 64 KiB pieces, content-length",
+    Kind.PIPE: "download piped into an upload, chunked",
 }
 
 
@@ -80,7 +93,10 @@ _SHAPES = [
     (Kind.FRESH, 1),
     (Kind.PUT_FILE, 1),
     (Kind.PUT_PIECES, 1),
+    (Kind.PUSH_PIECES, 1),
+    (Kind.PUSH_SMALL, 1),
     (Kind.DOWNLOAD, 1),
+    (Kind.PIPE, 1),
 ]
 
 WORKLOADS = [Workload(kind, threads, tls) for kind, threads in _SHAPES for tls in (False, True)]
@@ -95,10 +111,15 @@ class Scale:
     volume: int
     rounds: int
 
+    @property
+    def small_pieces_volume(self) -> int:
+        """Small pieces are slow: an eighth of them takes about as long as a transfer of large ones."""
+        return self.volume // 8
+
     def count(self, kind: Kind) -> int:
         """Requests, or bytes where the work is a transfer."""
         if kind.is_transfer:
-            return self.volume
+            return self.small_pieces_volume if kind is Kind.PUSH_SMALL else self.volume
         return self.requests if kind is Kind.GET else self.fresh_requests
 
 

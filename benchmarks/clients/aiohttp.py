@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from ..workloads import PIECE_SIZE, SMALL_BODY, Site
+from ..workloads import PIECE_SIZE, PIPE_PIECE_SIZE, SMALL_BODY, Site
 from .protocol import WARM_UP_GETS, Client, Get
 
 T = TypeVar("T")
@@ -93,3 +93,10 @@ class Aiohttp(Client):
             async for piece in response.content.iter_chunked(PIECE_SIZE):
                 received += len(piece)
         return received
+
+    def pipe(self, size: int) -> int:
+        return self._run(self._pipe(size))
+
+    async def _pipe(self, size: int) -> int:
+        async with self._session.get(self.site.download(size)) as response:
+            return await self._put(response.content.iter_chunked(PIPE_PIECE_SIZE))

@@ -13,27 +13,31 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
-from ..workloads import MIB, ONCE_PATH, PIECE_SIZE, SMALL_PATH, UPLOAD_PATH, Kind, Site
+from ..workloads import MIB, ONCE_PATH, PIECE_SIZE, PIPE_PIECE_SIZE, SMALL_PATH, UPLOAD_PATH, Kind, Site
 from .protocol import Client, Get
 
 READ_SIZE = 256 * 1024
+WORTH_GATHERING = 8192
+"""Bytes of a piece from which three buffers in one system call are cheaper than a copy into one."""
 
 
 class BareSocket(Client):
     """Blocking calls on a connected socket."""
 
+    kinds = frozenset(Kind)
+
     def __init__(self, site: Site, threads: int) -> None:
         super().__init__(site, threads)
         self._context = ssl.create_default_context(cafile=site.ca) if site.ca else None
-        self._bulk: socket.socket | None = None
+        self._kept: dict[str, socket.socket] = {}
 
     @staticmethod
     def version() -> str:
         return f"Python {platform.python_version()}"
 
     def close(self) -> None:
-        if self._bulk is not None:
-            self._bulk.close()
+        for connection in self._kept.values():
+            connection.close()
 
     @contextmanager
     def lane(self) -> Iterator[Get]:
@@ -54,7 +58,7 @@ class BareSocket(Client):
     def put_file(self, path: str) -> int:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            connection = self._bulk_connection()
+            connection = self._bulk("PUT")
             connection.sendall(self._head("PUT", UPLOAD_PATH, f"Content-Length: {size}"))
             self._send_file(connection, file.fileno(), size)
         return int(_read_response(connection))
@@ -66,17 +70,16 @@ class BareSocket(Client):
             connection.sendall(view[:read])
 
     def put_pieces(self, body: Iterator[bytes]) -> int:
-        connection = self._bulk_connection()
+        connection = self._bulk("PUT")
         connection.sendall(self._head("PUT", UPLOAD_PATH, "Transfer-Encoding: chunked"))
         for piece in body:
             _send_chunk(connection, piece)
-        connection.sendall(b"0\r\n\r\n")
-        return int(_read_response(connection))
+        return _end_chunks(connection)
+
+    push = put_pieces
 
     def download(self, size: int) -> int:
-        connection = self._bulk_connection()
-        connection.sendall(self._head("GET", urlsplit(self.site.download(size)).path))
-        _, rest = _read_head(connection)
+        connection, rest = self._begin_download(size)
         received = len(rest)
         piece = bytearray(PIECE_SIZE)
         while received < size:
@@ -86,10 +89,34 @@ class BareSocket(Client):
             received += count
         return received
 
-    def _bulk_connection(self) -> socket.socket:
-        if self._bulk is None:
-            self._bulk = self._connect(self.site.bulk_port)
-        return self._bulk
+    def pipe(self, size: int) -> int:
+        source, rest = self._begin_download(size)
+        sink = self._bulk("PUT")
+        sink.sendall(self._head("PUT", UPLOAD_PATH, "Transfer-Encoding: chunked"))
+        if rest:
+            _send_chunk(sink, rest)
+        received = len(rest)
+        piece = memoryview(bytearray(PIPE_PIECE_SIZE))
+        while received < size:
+            count = source.recv_into(piece)
+            if not count:
+                break
+            _send_chunk(sink, piece[:count])
+            received += count
+        return _end_chunks(sink)
+
+    def _begin_download(self, size: int) -> tuple[socket.socket, bytes]:
+        """The connection, and what came of the body with the head."""
+        connection = self._bulk("GET")
+        connection.sendall(self._head("GET", urlsplit(self.site.download(size)).path))
+        _, rest = _read_head(connection)
+        return connection, rest
+
+    def _bulk(self, method: str) -> socket.socket:
+        """The one connection for that method's bodies: a pipe has two at once."""
+        if method not in self._kept:
+            self._kept[method] = self._connect(self.site.bulk_port)
+        return self._kept[method]
 
     def _connect(self, port: int) -> socket.socket:
         connection = socket.create_connection((self.site.host, port))
@@ -116,15 +143,21 @@ class BareSendfile(BareSocket):
             offset += os.sendfile(connection.fileno(), file, offset, min(size - offset, 256 * MIB))
 
 
-def _send_chunk(connection: socket.socket, piece: bytes) -> None:
-    """Without a copy where the kernel gathers; a TLS object cannot."""
+def _send_chunk(connection: socket.socket, piece: bytes | memoryview) -> None:
+    """Without a copy where the kernel gathers: a TLS object cannot, and a small piece is not worth it."""
     parts = (b"%x\r\n" % len(piece), piece, b"\r\n")
-    if isinstance(connection, ssl.SSLSocket):
+    if len(piece) < WORTH_GATHERING or isinstance(connection, ssl.SSLSocket):
         connection.sendall(b"".join(parts))
         return
     sent = connection.sendmsg(parts)
     if sent < sum(map(len, parts)):
         connection.sendall(b"".join(parts)[sent:])
+
+
+def _end_chunks(connection: socket.socket) -> int:
+    """What the server has counted."""
+    connection.sendall(b"0\r\n\r\n")
+    return int(_read_response(connection))
 
 
 def _read_head(connection: socket.socket) -> tuple[bytes, bytes]:

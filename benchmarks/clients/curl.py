@@ -57,3 +57,6 @@ class Curl(Client):
 
     def download(self, size: int) -> int:
         raise NotImplementedError
+
+    def pipe(self, size: int) -> int:
+        raise NotImplementedError

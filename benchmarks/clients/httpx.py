@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from ..workloads import PIECE_SIZE, Site
+from ..workloads import PIECE_SIZE, PIPE_PIECE_SIZE, Site
 from .protocol import Client, Get
 
 DEFAULT_KEPT = 20
@@ -48,3 +48,7 @@ class Httpx(Client):
     def download(self, size: int) -> int:
         with self._client.stream("GET", self.site.download(size)) as response:
             return sum(len(piece) for piece in response.iter_bytes(PIECE_SIZE))
+
+    def pipe(self, size: int) -> int:
+        with self._client.stream("GET", self.site.download(size)) as response:
+            return int(self._client.put(self.site.upload, content=response.iter_bytes(PIPE_PIECE_SIZE)).content)

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import ClassVar
 
-from ..workloads import PIECE_SIZE, SMALL_BODY, WARM_UP_VOLUME, Kind, Order, Site
+from ..workloads import PIECE_SIZE, PUSHES, SMALL_BODY, SMALL_PIECE_SIZE, WARM_UP_VOLUME, Kind, Order, Site
 
 WARM_UP_GETS = 10
 """For each thread, before the clock starts; alone, a thread does five times as many."""
@@ -22,13 +22,13 @@ WARM_UP_GETS = 10
 Get = Callable[[], bytes]
 
 
-def pieces(size: int) -> Iterator[bytes]:
+def pieces(size: int, piece_size: int = PIECE_SIZE) -> Iterator[bytes]:
     """A body made while it is sent. The same object each time: making it is not what is measured.
 
     Random, for `bytes(n)` may be memory that was never touched, which the kernel reads as one page of zeros.
     """
-    piece = os.urandom(PIECE_SIZE)
-    for _ in range(size // PIECE_SIZE):
+    piece = os.urandom(piece_size)
+    for _ in range(size // piece_size):
         yield piece
 
 
@@ -49,7 +49,7 @@ def check_count(counted: int, expected: int) -> None:
 class Client(abc.ABC):
     """One HTTP client, in its own process, with one session for all its threads where it has such a thing."""
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind) - PUSHES
     has_tls: ClassVar[bool] = True
 
     def __init__(self, site: Site, threads: int) -> None:
@@ -84,6 +84,16 @@ class Client(abc.ABC):
     @abc.abstractmethod
     def download(self, size: int) -> int:
         """GETs `site.download(size)` in pieces of PIECE_SIZE, keeping none; how many bytes came."""
+
+    @abc.abstractmethod
+    def pipe(self, size: int) -> int:
+        """GETs `site.download(size)` and meanwhile PUTs what comes, chunked, to `site.upload`, in pieces of
+        PIPE_PIECE_SIZE where it can say so; what the server has counted."""
+
+    def push(self, body: Iterator[bytes]) -> int:
+        """As `put_pieces`, but it is this loop that hands over each piece, by a call. Who has such a call overrides
+        this and adds PUSHES to its kinds; it is not made up for a client that takes an iterator and no more."""
+        raise NotImplementedError
 
     def measure(self, order: Order) -> float:
         """Seconds for one request, or for one transfer."""
@@ -120,15 +130,21 @@ class Client(abc.ABC):
     def time_transfer(self, kind: Kind, size: int, path: str) -> float:
         """Seconds from the call to the checked count."""
         start = perf_counter()
-        if kind is Kind.PUT_FILE:
-            counted = self.put_file(path)
-        elif kind is Kind.PUT_PIECES:
-            counted = self.put_pieces(pieces(size))
-        else:
-            counted = self.download(size)
+        counted = self._transfer(kind, size, path)
         elapsed = perf_counter() - start
         check_count(counted, size)
         return elapsed
+
+    def _transfer(self, kind: Kind, size: int, path: str) -> int:
+        if kind is Kind.PUT_FILE:
+            return self.put_file(path)
+        if kind is Kind.PUT_PIECES:
+            return self.put_pieces(pieces(size))
+        if kind is Kind.PUSH_PIECES:
+            return self.push(pieces(size))
+        if kind is Kind.PUSH_SMALL:
+            return self.push(pieces(size, SMALL_PIECE_SIZE))
+        return self.pipe(size) if kind is Kind.PIPE else self.download(size)
 
 
 class _Spans:

@@ -9,12 +9,18 @@ from io import BytesIO
 
 import pycurl  # type: ignore[import-untyped]
 
-from ..workloads import PIECE_SIZE, Site
+from ..workloads import PIECE_SIZE, PUSHES, Kind, Site
 from .protocol import Client, Get
 
 
 class PyCurl(Client):
-    """With buffers for pieces of 64 KiB, in both directions."""
+    """With buffers for pieces of 64 KiB, in both directions.
+
+    No pipe: libcurl calls for what it sends and calls with what it receives, and to join the two takes a thread or a
+    loop of one's own.
+    """
+
+    kinds = frozenset(Kind) - PUSHES - {Kind.PIPE}
 
     def __init__(self, site: Site, threads: int) -> None:
         super().__init__(site, threads)
@@ -73,6 +79,9 @@ class PyCurl(Client):
         self._bulk.setopt(pycurl.WRITEFUNCTION, count)
         self._bulk.perform()
         return received
+
+    def pipe(self, size: int) -> int:
+        raise NotImplementedError
 
 
 def _reader_of(body: Iterator[bytes]) -> Callable[[int], bytes]:

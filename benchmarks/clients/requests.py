@@ -9,7 +9,7 @@ from importlib import metadata
 import requests
 from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
 
-from ..workloads import PIECE_SIZE, Site
+from ..workloads import PIECE_SIZE, PIPE_PIECE_SIZE, Site
 from .protocol import Client, Get
 
 
@@ -49,3 +49,7 @@ class Requests(Client):
     def download(self, size: int) -> int:
         with self._session.get(self.site.download(size), stream=True) as response:
             return sum(len(piece) for piece in response.iter_content(PIECE_SIZE))
+
+    def pipe(self, size: int) -> int:
+        with self._session.get(self.site.download(size), stream=True) as response:
+            return int(self._session.put(self.site.upload, data=response.iter_content(PIPE_PIECE_SIZE)).content)

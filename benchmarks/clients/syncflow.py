@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import syncflow
-from syncflow import PoolLimits, Session
+from syncflow import PoolLimits, Session, streams
 
-from ..workloads import PIECE_SIZE, Site
+from ..workloads import PIECE_SIZE, Kind, Site
 from .protocol import Client, Get
 
 DEFAULT_PER_HOST = 10
@@ -16,6 +16,8 @@ DEFAULT_PER_HOST = 10
 
 class Syncflow(Client):
     """With more threads than the default allows connections to one host, a larger pool."""
+
+    kinds = frozenset(Kind)
 
     def __init__(self, site: Site, threads: int) -> None:
         super().__init__(site, threads)
@@ -45,6 +47,18 @@ class Syncflow(Client):
     def put_pieces(self, body: Iterator[bytes]) -> int:
         return int(self._session.put(self.site.upload, data=body).content)
 
+    def push(self, body: Iterator[bytes]) -> int:
+        with self._session.upload("PUT", self.site.upload) as upload:
+            for piece in body:
+                upload.write(piece)
+        return int(upload.response.content)
+
     def download(self, size: int) -> int:
         with self._session.get(self.site.download(size), stream=True) as response:
             return sum(len(piece) for piece in response.iter_content(PIECE_SIZE))
+
+    def pipe(self, size: int) -> int:
+        with self._session.get(self.site.download(size), stream=True) as response:
+            with self._session.upload("PUT", self.site.upload) as upload:
+                streams.pipe(response, sink=upload)
+        return int(upload.response.content)

@@ -9,16 +9,18 @@ from importlib import metadata
 
 import urllib3
 
-from ..workloads import PIECE_SIZE, Site
+from ..workloads import PIECE_SIZE, PIPE_PIECE_SIZE, Site
 from .protocol import Client, Get
+
+CONNECTIONS_OF_A_PIPE = 2
 
 
 class Urllib3(Client):
-    """The pool is as large as there are threads, else connections would be thrown away."""
+    """The pool is as large as there are threads, and as a pipe needs, else connections would be thrown away."""
 
     def __init__(self, site: Site, threads: int) -> None:
         super().__init__(site, threads)
-        self._pool = urllib3.PoolManager(maxsize=threads, ca_certs=site.ca)
+        self._pool = urllib3.PoolManager(maxsize=max(threads, CONNECTIONS_OF_A_PIPE), ca_certs=site.ca)
 
     @staticmethod
     def version() -> str:
@@ -48,3 +50,9 @@ class Urllib3(Client):
         received = sum(len(piece) for piece in response.stream(PIECE_SIZE))
         response.release_conn()
         return received
+
+    def pipe(self, size: int) -> int:
+        response = self._pool.request("GET", self.site.download(size), preload_content=False)
+        counted = int(self._pool.request("PUT", self.site.upload, body=response.stream(PIPE_PIECE_SIZE)).data)
+        response.release_conn()
+        return counted
