@@ -98,7 +98,7 @@ class BareSocket(Client):
         received = len(rest)
         piece = memoryview(bytearray(PIPE_PIECE_SIZE))
         while received < size:
-            count = source.recv_into(piece)
+            count = _fill(source, piece[: size - received])
             if not count:
                 break
             _send_chunk(sink, piece[:count])
@@ -152,6 +152,16 @@ def _send_chunk(connection: socket.socket, piece: bytes | memoryview) -> None:
     sent = connection.sendmsg(parts)
     if sent < sum(map(len, parts)):
         connection.sendall(b"".join(parts)[sent:])
+
+
+def _fill(connection: socket.socket, piece: memoryview) -> int:
+    """Reads what there is; over TLS, where that is one record, until the piece is full: a record by itself, framed as
+    a chunk, would leave as two."""
+    count = connection.recv_into(piece)
+    if isinstance(connection, ssl.SSLSocket):
+        while 0 < count < len(piece) and (more := connection.recv_into(piece[count:])):
+            count += more
+    return count
 
 
 def _end_chunks(connection: socket.socket) -> int:
