@@ -108,6 +108,8 @@ class TLSTransport(Transport):
 
     def __init__(self, worker: Worker, sock: ssl.SSLSocket | MemoryTLS, where: str, watermarks: Watermarks) -> None:
         super().__init__(worker, sock, where, watermarks)
+        # Guarded by the lock.
+        self._met: OSError | None = None  # by a receive that had something to give
         guard(self.receiving)
 
     def _sending_lock(self) -> OwnedLock:
@@ -167,23 +169,49 @@ class TLSTransport(Transport):
         return memoryview(b"".join(parts)), body
 
     def receive(self, most: int) -> bytes | None:
+        met, self._met = self._met, None
+        if met is not None:
+            raise met
+        data = self._receive_record(most)
+        if data is None:
+            return None
+        if len(data) == RECORD < most:  # there is mostly more behind a full one; a shorter one ends what was said
+            data = self._receive_more(data, most)
+        self.last_received = monotonic()
+        self.bytes_received += len(data)
+        return data
+
+    def _receive_record(self, most: int) -> bytes | None:
         try:
             # OpenSSL gives a record at a time; asking for more than one only makes Python allocate more.
-            data = self._sock.read(min(most, RECORD))
+            return self._sock.read(min(most, RECORD))
         except ssl.SSLWantReadError:
             return None
         except ssl.SSLWantWriteError:
             self._block()  # one lock for both directions, and it is held
             return None
         except ssl.SSLZeroReturnError:
-            data = b""
-        self.last_received = monotonic()
-        self.bytes_received += len(data)
-        return data
+            return b""
+
+    def _receive_more(self, first: bytes, most: int) -> bytes:
+        """The records that are here already, as one piece: to take each through parser and buffers costs as much as to
+        decrypt it."""
+        pieces, size = [first], RECORD
+        while size < most and len(pieces[-1]) == RECORD:
+            try:
+                piece = self._receive_record(most - size)
+            except OSError as error:
+                self._met = error  # the kernel tells of a reset once
+                break
+            if not piece:  # the end, which OpenSSL tells again
+                break
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
 
     @property
     def pending(self) -> bool:
-        return self._sock.pending() > 0
+        return self._met is not None or self._sock.pending() > 0
 
     @property
     def ends_each_way(self) -> bool:

@@ -20,7 +20,7 @@ from syncflow import Timeouts, TotalTimeout, Watermarks, WriteTimeout
 from syncflow.engine.buffers import OutgoingBuffer
 from syncflow.engine.deadline import Deadline
 from syncflow.engine.sending import FRAMING_SLACK, Piece
-from syncflow.engine.tls import TLSTransport
+from syncflow.engine.tls import RECORD, TLSTransport
 from syncflow.engine.transport import Transport
 from syncflow.engine.worker import Worker
 from syncflow.testing import eventually, pattern
@@ -660,6 +660,55 @@ def test_tls_that_ends_without_its_own_word_for_it_is_an_error(link: Link) -> No
     eventually(fails)
     with link.transport.receiving, pytest.raises(OSError):
         link.transport.receive(100)
+
+
+FULL = bytes(RECORD)
+RESET = ConnectionResetError("here")
+
+
+@tls_only
+@pytest.mark.parametrize(
+    ("records", "most", "pieces"),
+    [
+        ([b"short", FULL], 99_999, [b"short", FULL]),
+        ([FULL, FULL, b"short"], 99_999, [FULL + FULL + b"short"]),
+        ([FULL, None, FULL], 99_999, [FULL, FULL]),
+        ([FULL, FULL, FULL], 2 * RECORD, [FULL + FULL, FULL]),
+        ([FULL, b"rest of one"], RECORD, [FULL, b"rest of one"]),
+        ([FULL, b""], 99_999, [FULL, b""]),
+        ([FULL, RESET], 99_999, [FULL, RESET]),
+        ([FULL, FULL, RESET], 99_999, [FULL + FULL, RESET]),
+        ([FULL, b"short", RESET], 99_999, [FULL + b"short", RESET]),
+    ],
+)
+def test_records_that_are_there_are_one_piece(
+    link: Link, monkeypatch: pytest.MonkeyPatch, records: list[Any], most: int, pieces: list[Any]
+) -> None:
+    """And an error, which the system may tell only once, comes behind what came before it."""
+    transport = link.transport
+    left = list(records)
+
+    def read(size: int) -> bytes:
+        if not left:
+            return b""  # OpenSSL tells of the end as often as it is asked
+        record = left.pop(0)
+        if record is None:
+            raise ssl.SSLWantReadError
+        if isinstance(record, OSError):
+            raise record
+        assert len(record) <= size
+        return bytes(record)
+
+    with transport.receiving:
+        monkeypatch.setattr(transport._sock, "read", read)
+        for piece in pieces:
+            if isinstance(piece, OSError):
+                assert transport.pending or piece in left, "no selector would tell of it"
+                with pytest.raises(ConnectionResetError):
+                    transport.receive(most)
+            else:
+                assert transport.receive(most) == piece
+        assert not transport.pending
 
 
 @pytest.mark.parametrize("how", ["bytes", "end", "close", "time"])
