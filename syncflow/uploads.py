@@ -72,6 +72,7 @@ class Upload(io.RawIOBase):
         self.content_length: int | None = framing.length
         self._exchange = adapter.exchange(request, head, deadline, route)
         self._writer = BodyWriter(self._exchange, framing)
+        self._gather = self._writer.gather
         # Who writes, and later waits for the answer. Its lock guards what follows.
         exchange = self._exchange  # not `self`: what holds itself is not dropped at once
         self._turns = Turns(lambda: exchange.failure is not None)
@@ -110,8 +111,13 @@ class Upload(io.RawIOBase):
             ValueError: the body is finished.
             What ended the upload in another thread.
         """
-        if type(data) is bytes and self._gather(data):
-            return len(data)
+        try:
+            size = self._gather(data)
+        except BaseException as error:  # an interrupt: whether the piece was taken is not known
+            self._fail(error)
+            raise
+        if size:
+            return size
         size = memoryview(data).nbytes
         self._drive(lambda: self._writer.write(data), self._turns.take)
         return size
@@ -124,7 +130,7 @@ class Upload(io.RawIOBase):
             ValueError: more than the high watermark's bytes at once, which would never fit.
             As `write`.
         """
-        if type(data) is bytes and self._gather(data):
+        if self._guarded(lambda: self._gather(data)):
             return True
         size = memoryview(data).nbytes
         most = self._exchange.high_watermark
@@ -387,13 +393,6 @@ class Upload(io.RawIOBase):
         if self._is_closed:
             raise ValueError("write to a closed upload")
         self._tell()
-
-    def _gather(self, piece: bytes) -> bool:
-        try:
-            return self._writer.gather(piece)
-        except BaseException as error:  # an interrupt: whether the piece was taken is not known
-            self._fail(error)
-            raise
 
     def _refuse_reentry(self) -> None:
         if self._turns.is_mine:

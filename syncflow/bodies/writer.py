@@ -46,7 +46,8 @@ class BodyWriter:
     def __init__(self, exchange: Exchange, framing: BodyFraming) -> None:
         # Never changes. The lock is that of the connection's sending direction.
         self._exchange = exchange
-        self._lock = exchange.sending_lock
+        self._sending = exchange.sending
+        self._lock = self._sending.sending
         # The writer's; the worker's too, with the lock held, as long as something is gathered.
         self._framing = framing
         # Guarded by _lock.
@@ -105,23 +106,29 @@ class BodyWriter:
                 self._begin_gathering()
         return goes_on
 
-    def gather(self, piece: bytes) -> bool:
-        """Any thread, also while another writes. Keep a piece to be sent with others; False if it is to be written by
-        itself. The quick way of a small piece."""
+    def gather(self, piece: object) -> int:
+        """Any thread, also while another writes. Keep a small piece of `bytes` to be sent with others, and return its
+        size; 0 if it is to be written by itself. The quick way of most small pieces, hence without a call that is not
+        needed.
+        """
+        if type(piece) is not bytes:
+            return 0
         size = len(piece)
+        if size > SMALL:
+            return 0
         with self._lock:
-            if not 0 < size <= self._room or not self._exchange.may_send:
-                return False
+            if size > self._room or not size or not self._sending.may_send:
+                return 0
             if not self._gathered:
                 now = monotonic()
                 if now > self._gathers_until:
-                    return False
+                    return 0
                 self._late_at = now + PATIENCE
                 if not self._is_worker_asked:
                     self._ask_worker(PATIENCE)
             self._gathered.append(piece)
             self._room -= size
-            return True
+            return size
 
     def takes(self, size: int) -> bool:
         """Whether `try_write` would take a piece of that size now."""
@@ -181,7 +188,7 @@ class BodyWriter:
     def _begin_gathering(self) -> None:
         """With the lock held and nothing gathered. What is taken now must fit into the outgoing buffer later, and must
         not be the end of the body: that one has to be sent as such."""
-        room = min(GATHERED, self._exchange.room - FRAMING_SLACK)
+        room = min(GATHERED, self._sending.outgoing.room - FRAMING_SLACK)
         remaining = self._framing.remaining
         self._room = room if remaining is None else min(room, remaining - 1)
         self._gathers_until = monotonic() + PATIENCE

@@ -25,8 +25,7 @@ from ..exceptions import (
 from ..http1 import END, Event, Head, Trailers
 from .buffers import IncomingBuffer
 from .deadline import Deadline
-from .locks import OwnedLock
-from .sending import Piece
+from .sending import Piece, SendingSide
 from .stall import Stall
 from .timings import NO_SETUP, Timings
 
@@ -182,23 +181,19 @@ class Exchange:
         self._connection.transport.pause(self._deadline, seconds)
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
-        """With `sending_lock` held. Have `action` run by the worker in so many seconds."""
+        """With the lock of `sending` held. Have `action` run by the worker in so many seconds."""
         self._connection.transport.call_later(delay, action)
 
     @property
-    def sending_lock(self) -> OwnedLock:
-        """Of the connection's sending direction. Whoever takes it may call `try_write`, and must not wait."""
-        return self._connection.transport.sending
+    def sending(self) -> SendingSide:
+        """The connection's sending direction, for who gathers ahead of it and wants to see its room. Whoever takes its
+        lock may call `try_write`, and must not wait."""
+        return self._connection.transport
 
     @property
     def may_send(self) -> bool:
         """Whether nobody has stopped the sending, as far as can be seen now."""
         return self._connection.transport.may_send
-
-    @property
-    def room(self) -> int:
-        """With `sending_lock` held. Bytes that fit into the outgoing buffer."""
-        return self._connection.transport.outgoing.room
 
     @property
     def drained(self) -> int:

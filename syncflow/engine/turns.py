@@ -32,6 +32,7 @@ class Turns:
         self.lock = new_lock()
         self.changed = Condition(self.lock)
         self._holder: int | None = None
+        self._waiting = 0  # how many, or more, if an interrupt has struck one of them
         self._is_over = False
         _all.add(self)
 
@@ -42,7 +43,9 @@ class Turns:
             return False
         with self.lock:
             while self._holder is not None and not self._is_over:
+                self._waiting += 1
                 self.changed.wait()
+                self._waiting -= 1
             if self._is_over:
                 return False
             self._holder = threading.get_ident()
@@ -62,7 +65,8 @@ class Turns:
         """Whoever took it. The next one goes on."""
         with self.lock:
             self._holder = None
-            self.changed.notify()
+            if self._waiting:
+                self.changed.notify()
 
     def end(self) -> None:
         """Any thread. No more turns: whoever waits is woken, and comes back with nothing."""
