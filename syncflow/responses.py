@@ -249,7 +249,7 @@ class Response(ResponseHead):
         if self._upgraded is None:
             from .streams.duplex import taken_over  # late: few programs need it
 
-            self._upgraded = taken_over(self)
+            return taken_over(self)
         return self._upgraded
 
     def _raw_source(self) -> io.RawIOBase:

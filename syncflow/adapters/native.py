@@ -205,6 +205,7 @@ class HTTPAdapter(BaseAdapter):
                         pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
                     exchange = Exchange(connection, request.method, deadline, pooled)
                     exchange.persists = not head.asks_to_close
+                    exchange.may_switch = head.asks_to_switch
                     if connection.begin(exchange):
                         return exchange
                     connection.close()  # again, if that was before the pool knew of it
@@ -358,6 +359,7 @@ class WrittenHead(NamedTuple):
     content: bytes
     announces_body: bool
     asks_to_close: bool
+    asks_to_switch: bool  # to another protocol: a server that does so unasked is at fault (RFC 9110, section 7.8)
 
 
 def serialize(request: PreparedRequest, route: Route) -> WrittenHead:
@@ -382,7 +384,8 @@ def serialize(request: PreparedRequest, route: Route) -> WrittenHead:
     try:
         content = request_head(request.method, asked, fields)
         framed = "Content-Length" in request.headers or "Transfer-Encoding" in request.headers
-        return WrittenHead(content, framed, asks_to_close(request))
+        asks_to_switch = "Upgrade" in request.headers or request.method == "CONNECT"
+        return WrittenHead(content, framed, asks_to_close(request), asks_to_switch)
     except InvalidRequest as error:
         raise InvalidHeader(f"{target.authority}: {error}; nothing was sent", request=request) from error
 

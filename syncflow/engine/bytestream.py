@@ -40,7 +40,7 @@ class ByteStream(StreamLife):
         transport: connected; nothing is under way on it.
         watermarks: for what is received.
         deadline: of the stream's whole life.
-        left: any thread, without a lock: called once, when the stream ends.
+        left: any thread, without a lock: called when the stream ends, at least once.
     """
 
     def __init__(
@@ -222,8 +222,11 @@ class ByteStream(StreamLife):
         """The sending side was stopped: say why."""
         with self._lock:
             if self._failure is None:
-                error = self.transport.send_error
-                self._failure = self._located(broken(self.where, error), "send")
+                failure = self._failure = broken(self.where, self.transport.send_error)
+                # What the peer had sent would be gone with the socket. No more of it comes: see `_sending_failed`.
+                while not self._has_ended and self._receive(RECEIVE_SIZE) == MOVED:
+                    pass
+                self._located(failure, "send")
         self._settle()
         return self._again()
 
@@ -317,12 +320,16 @@ class ByteStream(StreamLife):
         transport.flush(self._deadline, None)
         if self._accepted > transport.payload_sent:
             raise self._stopped()
-        # Ahead of the last word, to which the peer may say its own: a reader is not to take that for its answer.
-        if self._fail(self._closed()):
-            if not transport.ends_each_way:
-                transport.say_goodbye()
-            elif not self._is_shut_down:
-                transport.end_sending(self._deadline)
+        try:
+            self._is_parting = True  # whoever finds a failure is not to close the connection before the last word
+            # Ahead of that, because the peer may say its own to it: a reader is not to take that for its answer.
+            if self._fail(self._closed(), resets=False):
+                if not transport.ends_each_way:
+                    transport.say_goodbye()
+                elif not self._is_shut_down:
+                    transport.end_sending(self._deadline)
+        finally:
+            self._is_parting = False
         self._settle()
         return True
 

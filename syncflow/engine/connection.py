@@ -118,26 +118,29 @@ class Connection:
             return True
 
     def take_over(self, exchange: Exchange, deadline: Deadline) -> ByteStream:
-        """The caller of `exchange`, whose answer has switched protocols: 101, or 2xx to CONNECT. From now on the
+        """A caller of `exchange`, whose answer has switched protocols: 101, or 2xx to CONNECT. From now on the
         connection is a stream of bytes, those first that came with the head. It stays in the pool's books until the
-        stream ends.
+        stream ends. To whoever asks again, as another thread, or after an interrupt, the same one.
 
         Raises:
-            What has ended the exchange meanwhile; ConnectionError: the request had not left when the answer came.
+            What has ended the exchange meanwhile; ConnectionError: the request had not left when the answer came, or
+                had not asked for another protocol.
         """
         from .bytestream import ByteStream  # late: few programs need it
 
         stream = ByteStream(self.transport, self.watermarks, deadline, lambda: self.home.discard(self))
         try:
             with self.transport.receiving:
+                if self._stream is not None and not self._stream.is_over:
+                    return self._stream
                 if self._exchange is not exchange or exchange.is_over or self.transport.closed:
                     raise exchange.failure or ConnectionError(
-                        f"{exchange.where}: the connection cannot be taken over: it was closed, because the server "
-                        "switched protocols before the whole request had left"
+                        f"{exchange.where}: the connection cannot be taken over: it was closed, by an interrupt, or "
+                        "because the server switched protocols before the whole request had left, or unasked"
                     )
                 self._exchange, self._stream = None, stream
                 exchange.upgrades = False
-            stream.start(self._parser.leftover)
+                stream.start(self._parser.leftover)
         except BaseException:  # an interrupt too: nobody would ever close it
             self.close()
             raise
@@ -199,7 +202,7 @@ class Connection:
             return outcome | self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
         outcome = exchange.accept(events)
         if exchange.ended:
-            if self._parser.upgraded and exchange.failure is None:
+            if self._parser.upgraded and exchange.may_switch and exchange.failure is None:
                 exchange.upgrades = True
                 return outcome
             self._exchange = None

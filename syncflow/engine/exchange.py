@@ -92,6 +92,7 @@ class Exchange:
         "head",
         "incoming",
         "left_to_worker",
+        "may_switch",
         "method",
         "persists",
         "request_complete",
@@ -111,6 +112,7 @@ class Exchange:
         self._has_body = False  # set by `start`, before anybody waits
         self.method = method
         self.persists = True  # whether the request leaves the connection open; set before it is sent
+        self.may_switch = True  # whether it asks for another protocol; set before it is sent
         self._lock = connection.transport.receiving
         self._arrived = connection.transport.arrived
         # Guarded by _lock.
@@ -350,7 +352,7 @@ class Exchange:
                         return outcome
 
     def take_over(self) -> ByteStream:
-        """The caller, once, after an answer that has switched protocols: see `Connection.take_over`."""
+        """After an answer that has switched protocols: see `Connection.take_over`."""
         return self._connection.take_over(self, self._deadline)
 
     # ---------------------------------------------------------------- what the connection tells

@@ -50,22 +50,31 @@ class StreamLife:
         self._is_closing = False
         self._told = False
         self._is_settled = False
+        # Set by the thread that closes it, while it says its last word: to settle is left to it.
+        self._is_parting = False
 
     def fail(self, error: RequestException) -> None:
         """Any thread. End it now: whoever waits in it is woken with `error`, nothing more is sent, and the peer sees a
         reset. Nothing happens if it was over."""
-        if self._fail(error) or self._is_closing:  # which may still be waiting to say its last word
-            self.transport.abort()
-            self._settle()
+        self._guarded(lambda: self._call_off(error))
 
-    def _fail(self, error: RequestException) -> bool:
-        """Whether it was alive until now."""
+    def _call_off(self, error: RequestException) -> None:
+        if not self._fail(error) and self._is_closing:  # which may still be waiting to say its last word
+            self.transport.abort()
+        self._settle()  # somebody may have been interrupted before that
+
+    def _fail(self, error: RequestException, *, resets: bool = True) -> bool:
+        """Whether it was alive until now. What the peer is to see is settled here: the next one who finds a failure,
+        a reader perhaps, closes."""
         with self._lock:
             if self._failure is not None:
                 return False
             self._failure = self._located(error, "body")
             self._has_ended = False
             self.incoming.clear()
+            self.transport.set_reading(False)  # nobody receives any more: the selector would tell of it for ever
+            if resets:
+                self.transport.will_reset()
             return True
 
     def fail_from_finalizer(self) -> None:
@@ -98,14 +107,15 @@ class StreamLife:
 
     def _settle(self) -> None:
         """Any thread, without a lock, once `_failure` is set; any number of times. Close, wake, tell."""
-        if self._is_settled:
+        if self._is_settled or self._is_parting:
             return
         self.transport.close()
         self._writers.end()
         self._readers.end()
-        left, self._left = self._left, None
+        left = self._left
         if left is not None:
             left()
+            self._left = None  # not before: an interrupt may have come first, and this is the second call
         self._is_settled = True
 
     # ---------------------------------------------------------------- callers
@@ -142,8 +152,6 @@ class StreamLife:
     def _end_at_once(self, error: RequestException) -> bool:
         """Whether it was alive until now."""
         was_alive = self._fail(error)
-        if was_alive:
-            self.transport.abort()
         self._settle()  # again, if that was interrupted
         return was_alive
 

@@ -266,11 +266,15 @@ class Transport(SendingSide):
     def abort(self) -> None:
         """Any thread. As `close`, and the peer gets a reset: it must not take what it has for all there was to be."""
         with self.receiving:
-            if not self.closed:
-                self._resets = True
-                with contextlib.suppress(OSError):  # not TCP
-                    socket.socket.setsockopt(self._sock, socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            self.will_reset()
         self.close()
+
+    def will_reset(self) -> None:
+        """With `receiving` held. Whoever comes to `close` first, it is an `abort`."""
+        if not self.closed:
+            self._resets = True
+            with contextlib.suppress(OSError):  # not TCP
+                socket.socket.setsockopt(self._sock, socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
     def _wake_receiver(self) -> None:
         """With `receiving` held. A caller in `wait_here` sees the end of the connection."""

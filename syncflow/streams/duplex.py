@@ -327,4 +327,12 @@ def taken_over(response: Response) -> Duplex:
         raise ValueError(f"{exchange.where}: the server did not switch protocols: {status} {response.reason}".rstrip())
     if not isinstance(exchange, Exchange):
         raise ValueError(f"{exchange.where}: its connection is none of ours, or is gone")
-    return Duplex(exchange.take_over())
+    stream = exchange.take_over()
+    try:
+        with stream.transport.receiving:  # two threads that ask at once get one Duplex: a second one, dropped, ends all
+            if response._upgraded is None:
+                response._upgraded = Duplex(stream)
+            return response._upgraded
+    except BaseException:  # an interrupt: nobody would close it
+        stream.fail(Cancelled(f"{exchange.where}: interrupted while the connection was taken over"))
+        raise

@@ -30,7 +30,7 @@ from syncflow import (
     Watermarks,
     WriteTimeout,
 )
-from syncflow.engine import dialer
+from syncflow.engine import dialer, stream_life
 from syncflow.engine.bytestream import ByteStream
 from syncflow.engine.deadline import Deadline
 from syncflow.engine.dialer import Dial
@@ -404,6 +404,28 @@ def test_a_reset(line: Line) -> None:
         eventually(lambda: stream.transport._sock.fileno() == -1)
 
 
+def test_a_reset_that_a_writer_finds(line: Line) -> None:
+    """What the peer had sent is in the kernel, and nobody has asked for it yet: it is not lost with the socket."""
+    size = 30_000
+
+    def script(peer: Peer) -> None:
+        peer.send(b"x")
+        peer.wait_step()
+        peer.send(pattern(size))
+        peer.reset()
+
+    with line.serve(script) as server, line.to(server, watermarks=SMALL) as stream:
+        assert stream.read(1) == b"x"
+        with stream.transport.receiving:
+            stream.transport.set_reading(False)  # as where a reader has come before
+        server.step()
+        server.wait_until_idle()
+        error = fails(lambda: [write(stream, bytes(1000)) for _ in range(1000)])
+        assert (type(error), error.phase) == (ConnectionError, "send")
+        assert read_exactly(stream, size) == pattern(size)
+        assert type(fails(lambda: stream.read(1))) is ConnectionError
+
+
 def test_a_reset_of_one_who_only_writes(line: Line) -> None:
     """The worker has seen it."""
 
@@ -735,6 +757,87 @@ def test_close_is_a_proper_end_for_tls(line: Line) -> None:
         stream.close()
         server.wait_until_idle()
     assert ended == [b""]
+
+
+@pytest.mark.parametrize("how", ["close", "fail"])
+def test_whoever_finds_the_end_first(line: Line, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """A reader comes between the decision and what follows from it. It neither makes a proper end of what was called
+    off, nor a cut of what was closed."""
+    seen: list[str] = []
+    fail = stream_life.StreamLife._fail
+
+    def intruded(self: ByteStream, *args: Any, **kwargs: Any) -> bool:
+        was_alive = fail(self, *args, **kwargs)
+        if was_alive:
+            assert type(fails(lambda: self.read(1))) is Cancelled
+        return was_alive
+
+    def script(peer: Peer) -> None:
+        sock = peer._connection.sock
+        if isinstance(sock, ssl.SSLSocket):
+            sock.suppress_ragged_eofs = False
+        peer.send(b"x")  # see `test_what_the_peer_sees`
+        peer.read_exactly(4)
+        if how == "fail":
+            seen.append(ending(peer))
+        else:
+            seen.append("end" if sock.recv(1) == b"" else "more")
+
+    with line.serve(script) as server, line.to(server) as stream:
+        assert stream.read(1) == b"x"
+        write(stream, b"part")
+        server.wait_for_connections(1)
+        monkeypatch.setattr(stream_life.StreamLife, "_fail", intruded)
+        if how == "close":
+            stream.close()
+        else:
+            stream.fail(Cancelled("127.0.0.1:0: aborted"))
+        server.wait_until_idle()
+        eventually(lambda: stream.transport._sock.fileno() == -1)
+    assert seen == ["end" if how == "close" else "reset"]
+
+
+def test_nobody_receives_for_one_that_is_over(line: Line) -> None:
+    """While its last word waits for room, the worker would find the peer's bytes again and again."""
+    with line.serve(stalls) as server, line.to(server) as stream:
+        assert stream.transport.is_watched
+        assert stream._fail(Cancelled("127.0.0.1:0: aborted"))
+        assert not stream.transport.is_watched
+
+
+@pytest.mark.parametrize("where", ["fail", "settle", "left"])
+def test_an_interrupt_while_it_ends(line: Line, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """What was not done then is done by the next call at the latest: socket and place are free."""
+    left: list[str] = []
+    struck: list[str] = []
+
+    def strike(name: str) -> None:
+        if where == name and not struck:
+            struck.append(name)
+            raise KeyboardInterrupt
+
+    def leave() -> None:
+        strike("left")
+        left.append("left")
+
+    def failing(self: ByteStream, *args: Any, **kwargs: Any) -> bool:
+        was_alive = fail(self, *args, **kwargs)
+        strike("fail")
+        return was_alive
+
+    def settling(self: ByteStream) -> None:
+        strike("settle")
+        settle(self)
+
+    fail, settle = stream_life.StreamLife._fail, stream_life.StreamLife._settle
+    monkeypatch.setattr(stream_life.StreamLife, "_fail", failing)
+    monkeypatch.setattr(stream_life.StreamLife, "_settle", settling)
+    with line.serve(stalls) as server, line.to(server) as stream:
+        stream._left = leave
+        with pytest.raises(KeyboardInterrupt):
+            stream.fail(Cancelled("127.0.0.1:0: aborted"))
+        assert left == ["left"]
+        eventually(lambda: stream.transport._sock.fileno() == -1)
 
 
 def test_close_says_what_could_not_be_sent(line: Line) -> None:

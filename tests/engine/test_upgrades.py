@@ -35,7 +35,7 @@ def switches(peer: Peer) -> None:
 
 
 def switch(session: Session, server: ScriptedServer) -> Response:
-    return session.get(server.url + "/switch", stream=True)
+    return session.get(server.url + "/switch", headers={"Connection": "Upgrade", "Upgrade": "echo"}, stream=True)
 
 
 def converse(response: Response) -> None:
@@ -152,6 +152,43 @@ def test_an_interrupt_while_it_is_taken_over(session: Session, wire: Wire, monke
                 response.upgraded  # noqa: B018
         eventually(lambda: counts(pool_of(session)) == (0, 0, 0, 0))
         with pytest.raises(RequestException):
+            response.upgraded  # noqa: B018
+
+
+def test_an_interrupt_before_anybody_has_it(session: Session, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(stream: ByteStream) -> None:
+        raise KeyboardInterrupt
+
+    with ScriptedServer(switches, ssl_context=wire.server) as server:
+        response = switch(session, server)
+        with monkeypatch.context() as patched:
+            patched.setattr("syncflow.streams.duplex.Duplex", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                response.upgraded  # noqa: B018
+        assert counts(pool_of(session)) == (0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("frantic")
+def test_two_threads_take_the_same(session: Session, wire: Wire) -> None:
+    """As one that reads and one that writes."""
+    with ScriptedServer(switches, ssl_context=wire.server) as server:
+        for _ in range(20):
+            response = switch(session, server)
+            first, second = at_once(lambda r=response: r.upgraded, lambda r=response: r.upgraded)  # type: ignore[misc]
+            assert first is second is response.upgraded
+            converse(response)
+            eventually(lambda: counts(pool_of(session)) == (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_nobody_asked_for(session: Session, wire: Wire, stream: bool) -> None:
+    """RFC 9110, section 7.8: a fault of the server's. A program that knows nothing of it, and keeps its responses, does
+    not keep the place in the pool with them."""
+    with ScriptedServer(switches, ssl_context=wire.server) as server:
+        response = session.get(server.url + "/switch", stream=stream)
+        assert (response.status_code, response.content) == (101, b"")
+        assert counts(pool_of(session)) == (0, 0, 0, 0)
+        with pytest.raises(ConnectionError, match="unasked"):
             response.upgraded  # noqa: B018
 
 
