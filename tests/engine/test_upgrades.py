@@ -168,7 +168,6 @@ def test_an_interrupt_before_anybody_has_it(session: Session, wire: Wire, monkey
         assert counts(pool_of(session)) == (0, 0, 0, 0)
 
 
-@pytest.mark.usefixtures("frantic")
 def test_two_threads_take_the_same(session: Session, wire: Wire) -> None:
     """As one that reads and one that writes."""
     with ScriptedServer(switches, ssl_context=wire.server) as server:

@@ -32,6 +32,8 @@ from syncflow import (
     TotalTimeout,
 )
 from syncflow.auth import HTTPDigestAuth
+from syncflow.engine.deadline import Deadline
+from syncflow.engine.exchange import Exchange
 from syncflow.streams.duplex import Duplex
 from syncflow.testing import HTTPProxy, Peer, ScriptedServer, Tinyproxy, eventually, pattern, reply
 from syncflow.testing.scripted import Script
@@ -262,12 +264,12 @@ def test_its_place_comes_back_whatever_its_end(narrow: Session, tls: ssl.SSLCont
         else:
             peer.stall()
 
-    timeout = Timeouts(read=SOON) if how == "timeout" else 10
     with ScriptedServer(script, ssl_context=tls) as server:
-        duplex = upgrade(narrow, server, timeout=timeout).upgraded
+        duplex = upgrade(narrow, server).upgraded
         if how == "abort":
             duplex.abort()
         elif how == "timeout":
+            duplex._stream._deadline = Deadline(Timeouts(read=SOON))  # not before: the answer takes its time
             with pytest.raises(ReadTimeout):
                 duplex.read(1)
         elif how == "peer":
@@ -303,10 +305,16 @@ def test_one_that_nobody_takes(narrow: Session, tls: ssl.SSLContext | None, how:
 
 
 def test_the_limits_go_on(session: Session, tls: ssl.SSLContext | None) -> None:
-    """`total` is the request's and the stream's together."""
+    """`total` is the request's and the stream's together: there is one deadline, and it passes."""
     with ScriptedServer(switches, ssl_context=tls) as server:
-        with upgrade(session, server, timeout=Timeouts(total=0.5)).upgraded as duplex, pytest.raises(TotalTimeout):
-            duplex.read(1)
+        response = upgrade(session, server, timeout=Timeouts(total=60))
+        assert isinstance(response._exchange, Exchange)
+        deadline = response._exchange._deadline
+        with response.upgraded as duplex:
+            assert duplex._stream._deadline is deadline
+            deadline.at = deadline.clock() + SOON
+            with pytest.raises(TotalTimeout):
+                duplex.read(1)
 
 
 @pytest.mark.parametrize("who", ["reader", "writer"])
