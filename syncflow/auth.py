@@ -262,7 +262,7 @@ class HTTPDigestAuth(_Credentials):
         """
         challenge = self._challenge
         if challenge is not None and challenge.covers(r.url, r.path_url):
-            r.headers["Authorization"] = self._answer(challenge, r.method, r.path_url, _body_hash(r, challenge))
+            r.headers["Authorization"] = self._answer(challenge, r.method, _asked(r), _body_hash(r, challenge))
         # The origin belongs to this request, as everything does that is known of it: copies of it, which follow
         # redirects, have this hook too, and other threads have other requests.
         r.register_hook("response", functools.partial(self.handle_401, origin=_origin(r.url)))
@@ -313,7 +313,7 @@ class HTTPDigestAuth(_Credentials):
         if prep.body is not None:
             why = "the body has to be sent again, with an answer to the server's Digest challenge"
             _rewind(prep, f"{why}; give bytes or a file, or make a request without a body first", response=r)
-        prep.headers["Authorization"] = self._answer(challenge, prep.method, prep.path_url, _body_hash(prep, challenge))
+        prep.headers["Authorization"] = self._answer(challenge, prep.method, _asked(prep), _body_hash(prep, challenge))
         again = r.connection.send(prep, **kwargs)
         again.history.extend([*r.history, r])
         again.request = prep
@@ -381,6 +381,15 @@ def _username_field(challenge: _Challenge, username: bytes, realm: str) -> str:
     escaped = username.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     # Heads are written in latin-1, which gives these bytes again.
     return f'username="{escaped.decode("latin-1")}"'
+
+
+def _asked(request: Any) -> str:
+    """What stands in the request line (RFC 7616, section 3.4): to CONNECT it is a name and a port, no path."""
+    if request.method != "CONNECT":
+        return str(request.path_url)
+    _, host, port = _origin(request.url)
+    name = (host or "").partition("%")[0]
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def _body_hash(request: Any, challenge: _Challenge) -> str:

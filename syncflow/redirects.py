@@ -57,8 +57,9 @@ class SessionRedirectMixin:
         raise NotImplementedError
 
     def get_redirect_target(self, resp: Response) -> str | None:
-        """Where a response sends its reader; None if nowhere."""
-        if not resp.is_redirect:
+        """Where a response sends its reader; None if nowhere. Whoever asked for a tunnel to one target (CONNECT) is not
+        to get one to another, which the proxy has chosen."""
+        if not resp.is_redirect or (resp.request is not None and resp.request.method == "CONNECT"):
             return None
         # A head is read as latin-1, and servers that write more than ASCII here mean UTF-8.
         return resp.headers["location"].encode("latin-1").decode("utf-8", "replace")

@@ -488,6 +488,37 @@ def test_hooks_and_a_login_do_not_disturb_it(session: Session) -> None:
     assert seen == [200]
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(narrow: Session, status: int) -> None:
+    """A tunnel leads to the target that was asked for, or nowhere."""
+    elsewhere = reply(status, headers={"Location": "http://other.test:22/"})
+    with ScriptedServer(lambda peer: [peer.send(elsewhere) for _ in peer.requests()]) as proxy:
+        response = tunnel(narrow, "http://target.test:1", proxy.url)
+        assert (response.status_code, response.history, response.next) == (status, [], None)
+        assert response.content == b""
+        assert narrow.get("http://target.test:1", proxies={"http": proxy.url}, allow_redirects=False).next
+
+
+@pytest.mark.parametrize(
+    ("url", "named"), [("http://target.test", "target.test:80"), ("http://[::1]:81/x?y", "[::1]:81")]
+)
+def test_a_login_by_digest_is_for_what_was_asked(session: Session, url: str, named: str) -> None:
+    """RFC 7616, section 3.4: `uri` is the request's target, and a server may refuse another."""
+    challenge = {"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'}
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(reply(401, headers=challenge))
+        for _ in range(2):
+            assert f'uri="{named}"' in peer.read_head().decode()
+            peer.send(reply(403))
+
+    with ScriptedServer(script) as proxy:
+        auth = HTTPDigestAuth("a", "b")
+        for _ in range(2):  # the second one knows the challenge
+            assert tunnel(session, url, proxy.url, auth=auth).content == b""
+
+
 def test_tls_within_the_tunnel(session: Session, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
     """A program's own use of the stream: it may hand bytes to whatever speaks through them."""
 
