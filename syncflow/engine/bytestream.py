@@ -302,8 +302,13 @@ class ByteStream(StreamLife):
         Raises:
             As `write`: something that was accepted could not be sent.
         """
-        if self._is_closing:
-            return
+        self._guarded(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._is_closing:
+                return  # of two at once, the second must not take the first for a writer who is not waited for
+            self._is_closing = True
         had_failed = self.is_over
         try:
             if not self._writers.is_mine:  # by a signal's handler: then the write is called off
@@ -315,7 +320,6 @@ class ByteStream(StreamLife):
 
     def _finish(self) -> bool:
         """With the writer's turn."""
-        self._is_closing = True
         transport = self.transport
         transport.flush(self._deadline, None)
         if self._accepted > transport.payload_sent:

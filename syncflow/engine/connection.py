@@ -138,7 +138,7 @@ class Connection:
                         f"{exchange.where}: the connection cannot be taken over: it was closed, by an interrupt, or "
                         "because the server switched protocols before the whole request had left, or unasked"
                     )
-                self._exchange, self._stream = None, stream
+                self._stream, self._exchange = stream, None  # in this order: `is_busy` takes no lock
                 exchange.upgrades = False
                 stream.start(self._parser.leftover)
         except BaseException:  # an interrupt too: nobody would ever close it

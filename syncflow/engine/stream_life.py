@@ -42,12 +42,12 @@ class StreamLife:
         self.bytes_received = 0
         self._has_ended = False  # the peer has said that it sends no more
         self._failure: RequestException | None = None
+        self._is_closing = False  # somebody closes it; never back
         # One reader and one writer at a time.
         self._readers = Turns(lambda: self._failure is not None)
         self._writers = Turns(lambda: self._failure is not None)
-        # Set without a lock, never back: somebody closes it; some thread was told of the failure, by an exception; what
-        # the failure asks for has been done, or is another's to do.
-        self._is_closing = False
+        # Set without a lock, never back: some thread was told of the failure, by an exception; what the failure asks
+        # for has been done, or is another's to do.
         self._told = False
         self._is_settled = False
         # Set by the thread that closes it, while it says its last word: to settle is left to it.
@@ -59,8 +59,8 @@ class StreamLife:
         self._guarded(lambda: self._call_off(error))
 
     def _call_off(self, error: RequestException) -> None:
-        if not self._fail(error) and self._is_closing:  # which may still be waiting to say its last word
-            self.transport.abort()
+        if not self._fail(error) and self._is_closing and not self._is_settled:
+            self.transport.abort()  # whoever closes it may still be waiting to say its last word
         self._settle()  # somebody may have been interrupted before that
 
     def _fail(self, error: RequestException, *, resets: bool = True) -> bool:

@@ -802,6 +802,23 @@ def test_whoever_finds_the_end_first(line: Line, monkeypatch: pytest.MonkeyPatch
     assert seen == ["end" if how == "close" else "reset"]
 
 
+def test_two_that_close_at_once(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one comes when the first has its turn, and has done nothing yet."""
+    got: list[bytes] = []
+
+    def finishing() -> bool:
+        Call(stream.close).result()
+        return finish()
+
+    with line.serve(lambda peer: got.append(peer.read_until_close())) as server, line.to(server) as stream:
+        write(stream, b"all")
+        finish = stream._finish
+        monkeypatch.setattr(stream, "_finish", finishing)
+        stream.close()
+        server.wait_until_idle()
+    assert got == [b"all"]
+
+
 def test_nobody_receives_for_one_that_is_over(line: Line) -> None:
     """While its last word waits for room, the worker would find the peer's bytes again and again."""
     with line.serve(stalls) as server, line.to(server) as stream:
