@@ -208,6 +208,9 @@ class Duplex(io.RawIOBase):
         try:
             if not self._wrapper_is_dropped:
                 self._stream.close()
+        except BaseException:  # an interrupt, before the stream knew: nobody comes back to it
+            self.abort()
+            raise
         finally:
             self._is_closed = True
             super().close()

@@ -299,6 +299,21 @@ def test_leaving_the_block(to: To, tls: ssl.SSLContext | None) -> None:
     assert seen == ["fin", "reset"]
 
 
+def test_an_interrupt_before_it_has_begun_to_close(to: To, monkeypatch: pytest.MonkeyPatch, tls: Any) -> None:
+    """It counts as closed, and so nobody would close it again."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with serving(lambda peer: peer.wait_closed(), tls) as server:
+        stream = to(server)
+        monkeypatch.setattr(stream._stream, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.close()
+        assert stream.closed
+        server.wait_until_idle()
+
+
 @pytest.mark.parametrize("how", ["close", "abort"])
 @pytest.mark.parametrize("who", ["reader", "writer"])
 def test_another_thread_ends_it(
