@@ -298,6 +298,16 @@ def test_the_host_header_of_one_server_does_not_fetch_its_cookies_for_another(se
         assert secrets_of(asked) == {}
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_tunnel_is_not_redirected(session: Session, status: int) -> None:
+    elsewhere = reply(status, headers={"Location": "http://other.test:22/"})
+    with ScriptedServer(lambda peer: [peer.send(elsewhere) for _ in peer.requests()]) as proxy:
+        proxies = {"http": proxy.url}
+        response = session.request("CONNECT", "http://target.test:1", proxies=proxies)
+        assert (response.status_code, response.history, response.next) == (status, [], None)
+        assert session.get("http://target.test:1", proxies=proxies, allow_redirects=False).next
+
+
 def test_the_challenge_of_another_origin_is_not_answered(session: Session) -> None:
     def asks(request: Asked) -> Answer:
         return Answer(401, {"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'})
@@ -689,6 +699,22 @@ def test_a_second_answer_is_not_that_of_the_next_request(session: Session, extra
         for count in (1, 2, 3):
             assert session.get(server.url).content == b"ok"
             assert server.connections == count
+
+
+def test_a_switch_that_nobody_asked_for_keeps_no_connection(session: Session) -> None:
+    """A program keeps its responses, and knows nothing of it."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply_head(101, {"Upgrade": "evil", "Connection": "upgrade"}))
+        peer.wait_closed()
+
+    with ScriptedServer(script) as server:
+        kept = [session.get(server.url) for _ in range(20)]
+        assert [response.status_code for response in kept] == [101] * 20
+        assert session.stats().open == 0
+        with pytest.raises(ConnectionError, match="unasked"):
+            kept[0].upgraded  # noqa: B018
 
 
 @pytest.mark.parametrize("extra", [EVIL, b"x", reply(408), b"\r\n"])

@@ -488,17 +488,6 @@ def test_hooks_and_a_login_do_not_disturb_it(session: Session) -> None:
     assert seen == [200]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(narrow: Session, status: int) -> None:
-    """A tunnel leads to the target that was asked for, or nowhere."""
-    elsewhere = reply(status, headers={"Location": "http://other.test:22/"})
-    with ScriptedServer(lambda peer: [peer.send(elsewhere) for _ in peer.requests()]) as proxy:
-        response = tunnel(narrow, "http://target.test:1", proxy.url)
-        assert (response.status_code, response.history, response.next) == (status, [], None)
-        assert response.content == b""
-        assert narrow.get("http://target.test:1", proxies={"http": proxy.url}, allow_redirects=False).next
-
-
 @pytest.mark.parametrize(
     ("url", "named"), [("http://target.test", "target.test:80"), ("http://[::1]:81/x?y", "[::1]:81")]
 )
