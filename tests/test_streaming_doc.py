@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import io
 import re
 import tarfile
@@ -47,6 +48,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
             "host": host,
             "port": port,
             "csv": csv,
+            "hashlib": hashlib,
             "io": io,
             "tarfile": tarfile,
             "streams": streams,
@@ -72,6 +74,13 @@ def test_what_writes_to_a_file_writes_to_a_server(names: dict[str, Any]) -> None
     archive, table = names["receiver"].wait_for_receipts(2)
     assert (archive.complete, table.complete) == (True, True)
     assert table.bytes == len("name,size\r\na,1\r\n")
+
+
+def test_a_checksum_goes_behind_the_body(names: dict[str, Any]) -> None:
+    run(block_with("trailers="), names)
+    (receipt,) = names["receiver"].wait_for_receipts(1)
+    assert receipt.complete
+    assert [value for name, value in receipt.trailers.items() if name.lower() == "x-checksum"] == [receipt.sha256]
 
 
 def test_whoever_offers_or_is_driven_sends_all(names: dict[str, Any]) -> None:
