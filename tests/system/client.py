@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import json
 import sys
 import threading
@@ -101,6 +102,13 @@ def upload_piped(session: Session, order: dict[str, Any]) -> object:
     return answer(upload.response)
 
 
+def upload_buffered(session: Session, order: dict[str, Any]) -> object:
+    with session.upload("PUT", order["url"]) as upload, io.BufferedWriter(upload) as file:
+        for piece in pieces(order["size"]):
+            file.write(piece)
+    return answer(upload.response)
+
+
 def upload_multipart(session: Session, order: dict[str, Any]) -> object:
     body = multipart_of({"field": "value"}, {"file": Path(order["path"])})
     response = session.post(order["url"], data=body, headers={"Content-Type": body.content_type})
@@ -169,6 +177,7 @@ ORDERS: dict[str, Callable[[Session, dict[str, Any]], object]] = {
     "upload offered": upload_offered,
     "upload driven": upload_driven,
     "upload piped": upload_piped,
+    "upload buffered": upload_buffered,
     "upload multipart": upload_multipart,
     "download": download,
     "crowd": crowd,

@@ -186,6 +186,20 @@ def test_the_other_ways_to_push(pattern_of_a_gigabyte: str, ca_file: Path, how: 
     assert growth < MOST_GROWTH
 
 
+def test_a_buffered_writer_on_top_holds_next_to_nothing(ca_file: Path) -> None:
+    size = GIB // 8
+    with ReceiverProcess(hash=False) as receiver:
+        growth, answer = run(
+            "upload buffered",
+            verify=ca_file,
+            url=receiver.url,
+            size=size,
+            warm_up={"url": receiver.url, "size": WARM_UP},
+        )
+    assert answer["bytes"] == size
+    assert growth < 1 << 20
+
+
 # --------------------------------------------------------------------------------------------- down
 
 
