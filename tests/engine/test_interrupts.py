@@ -15,7 +15,7 @@ from syncflow.testing import AppServer, Request, Response
 from .conftest import Wire
 from .test_exit import BOUNDED, program
 
-ROUNDS = 300
+ROUNDS = 200
 
 PROGRAM = """
 import _thread, random, time
