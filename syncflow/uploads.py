@@ -72,7 +72,7 @@ class Upload(io.RawIOBase):
         self.content_length: int | None = framing.length
         self._exchange = adapter.exchange(request, head, deadline, route)
         self._writer = BodyWriter(self._exchange, framing)
-        self._gather = self._writer.gather
+        self._accept = self._writer.accept
         # Who writes, and later waits for the answer. Its lock guards what follows.
         exchange = self._exchange  # not `self`: what holds itself is not dropped at once
         self._turns = Turns(lambda: exchange.failure is not None)
@@ -112,14 +112,17 @@ class Upload(io.RawIOBase):
             What ended the upload in another thread.
         """
         try:
-            size = self._gather(data)
+            size = self._accept(data)
         except BaseException as error:  # an interrupt: whether the piece was taken is not known
             self._fail(error)
             raise
-        if size:
-            return size
-        size = memoryview(data).nbytes
-        self._drive(lambda: self._writer.write(data), self._turns.take)
+        if size < 0:
+            self._drive(lambda: False, self._turns.take)  # raises what has stopped it
+        elif not size:
+            size = memoryview(data).nbytes
+            self._drive(lambda: self._writer.write(data), self._turns.take)
+        elif self._callbacks is not None:
+            self._tell()
         return size
 
     def try_write(self, data: bytes | bytearray | memoryview) -> bool:
@@ -130,7 +133,11 @@ class Upload(io.RawIOBase):
             ValueError: more than the high watermark's bytes at once, which would never fit.
             As `write`.
         """
-        if self._guarded(lambda: self._gather(data)):
+        size = self._guarded(lambda: self._accept(data))
+        if size < 0:
+            self._drive(lambda: False, self._turns.take)  # raises what has stopped it
+        if size:
+            self._tell()
             return True
         size = memoryview(data).nbytes
         most = self._exchange.high_watermark
@@ -395,7 +402,7 @@ class Upload(io.RawIOBase):
         self._tell()
 
     def _refuse_reentry(self) -> None:
-        if self._turns.is_mine:
+        if self._turns.is_mine or self._writer.is_interrupted:
             raise RuntimeError("a signal's handler must not write to the upload whose write it has interrupted")
 
     def _guarded(self, step: Callable[[], T]) -> T:

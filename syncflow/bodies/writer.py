@@ -52,7 +52,9 @@ class BodyWriter:
         self._framing = framing
         # Guarded by _lock.
         self._gathered: list[bytes] = []
+        self._is_open = False  # no writer is at work, and the body has not ended: a piece may be sent at once
         self._room = 0  # bytes that may be gathered now; 0 while a writer is at work, who has taken what was
+        self._is_in_call = False  # a piece is being sent; the lock is held all the while
         self._gathers_until = 0.0  # the moment from which a piece that finds nothing gathered goes at once
         self._late_at = 0.0  # the moment from which what is gathered is late
         self._is_worker_asked = False  # it will come and see
@@ -75,6 +77,12 @@ class BodyWriter:
             return self._exchange.bytes_buffered + (self._waiting if self._exchange.may_send else 0)
 
     @property
+    def is_interrupted(self) -> bool:
+        """Any thread. Whether this one is in `accept` already: it is a signal's handler, and must not write."""
+        with self._lock:  # which only its owner finds with that flag
+            return self._is_in_call
+
+    @property
     def _waiting(self) -> int:
         return sum(map(len, self._gathered))
 
@@ -90,7 +98,7 @@ class BodyWriter:
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
         if size <= SMALL:
             data = bytes(data)
-            if self.gather(data):
+            if self.accept(data) > 0:
                 return True
         pieces = self._take()
         try:
@@ -101,22 +109,23 @@ class BodyWriter:
         if not pieces:
             return self._exchange.may_send
         goes_on = self._exchange.write(pieces, last=self._is_last())
-        if size <= SMALL:
-            with self._lock:
+        with self._lock:
+            self._is_open = True
+            if size <= SMALL:
                 self._begin_gathering()
         return goes_on
 
-    def gather(self, piece: object) -> int:
-        """Any thread, also while another writes. Keep a small piece of `bytes` to be sent with others, and return its
-        size; 0 if it is to be written by itself. The quick way of most small pieces, hence without a call that is not
-        needed.
+    def accept(self, piece: object) -> int:
+        """Any thread, also while another writes. The quick way: gather a small piece of `bytes`, or send a larger one
+        if the kernel and the buffer together take it, and return its size; 0 if it takes a turn to write it, -1 if the
+        peer has stopped the sending under it.
         """
         if type(piece) is not bytes:
             return 0
         size = len(piece)
-        if size > SMALL:
-            return 0
         with self._lock:
+            if size > SMALL:
+                return self._send_at_once(piece, size)
             if size > self._room or not size or not self._sending.may_send:
                 return 0
             if not self._gathered:
@@ -129,6 +138,21 @@ class BodyWriter:
             self._gathered.append(piece)
             self._room -= size
             return size
+
+    def _send_at_once(self, piece: bytes, size: int) -> int:
+        """With the lock held. As `accept`. Not behind gathered pieces, nor the end of the body."""
+        sending, remaining = self._sending, self._framing.remaining
+        if not self._is_open or self._gathered or not sending.is_idle or size > sending.outgoing.high:
+            return 0
+        if remaining is not None and remaining <= size:
+            return 0
+        self._room = 0
+        self._is_open, self._is_in_call = False, True
+        try:
+            self._is_open = sending.try_write(self._frame(piece, size))
+        finally:
+            self._is_in_call = False
+        return size if self._is_open else -1
 
     def takes(self, size: int) -> bool:
         """Whether `try_write` would take a piece of that size now."""
@@ -194,8 +218,9 @@ class BodyWriter:
         self._gathers_until = monotonic() + PATIENCE
 
     def _take(self) -> list[Piece]:
-        """What was gathered, framed; nothing more is until `_begin_gathering`."""
+        """What was gathered, framed; nothing more is until `_begin_gathering`, and nothing sent at once."""
         with self._lock:
+            self._is_open = False
             self._room = 0
             if not self._gathered:
                 return []
@@ -229,6 +254,7 @@ class BodyWriter:
                 return
             pieces = self._take()
             if self._exchange.try_write(pieces):
+                self._is_open = True
                 self._begin_gathering()
 
     def _frame(self, data: Buffer, size: int) -> list[Piece]:

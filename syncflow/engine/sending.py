@@ -126,6 +126,11 @@ class SendingSide(abc.ABC):
                 had_to_wait = True
             return False
 
+    @property
+    def is_idle(self) -> bool:
+        """With the sending lock held. Whether a message is under way and everything so far was taken by the kernel."""
+        return self.may_send and not self._blocked and not self.outgoing.size
+
     def takes(self, size: int) -> bool:
         """Caller. Whether `try_write` would take so many bytes now. False turns to True with time, never back, as
         long as the caller is the only one who writes."""
@@ -314,17 +319,18 @@ class SendingSide(abc.ABC):
         if sent:
             self.last_sent = monotonic()
             self.bytes_sent += sent
-        while pieces:
-            view, payload = pieces[0]
-            if sent < len(view):
+        for index, (view, payload) in enumerate(pieces):
+            size = len(view)
+            if sent < size:
                 handed = min(sent, payload)
                 self.payload_sent += handed
-                pieces[0] = (view[sent:], payload - handed)
+                pieces[index] = (view[sent:], payload - handed)
+                del pieces[:index]
                 self._block()
                 return
             self.payload_sent += payload
-            sent -= len(view)
-            del pieces[0]
+            sent -= size
+        pieces.clear()
 
     def _block(self) -> None:
         """With the sending lock held. The kernel is full: the worker is to watch for room."""
