@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from syncflow import BodyLengthError, ConnectionError, Session, Upload, Watermarks
+from syncflow.bodies import writer as writer_module
 from syncflow.engine.transport import Transport
 from syncflow.engine.turns import Turns
 from syncflow.testing import AppServer, Receiver, eventually, never_answers, pattern, pattern_sha256
@@ -110,6 +111,29 @@ def test_nothing_waits_over_the_high_watermark(session: Session) -> None:
         up.abort()
         assert writing.exception(10)
     assert most <= Watermarks().high
+
+
+def test_what_is_gathered_behind_it_does_not_either(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "PATIENCE", 60.0)
+    most: list[int] = []
+    with never_answers(reads=False, receive_buffer=4096) as server, ThreadPoolExecutor(1) as threads:
+        up = session.upload("PUT", server.url, timeout=None)
+
+        def write_on() -> None:
+            while up.buffered < 10_000:
+                up.flush()  # nothing is gathered
+                up.write(b"room is made for others")
+                up.write(bytes(50_000))
+            while True:
+                up.write(bytes(100))
+                most.append(up.buffered)
+
+        writing = threads.submit(write_on)
+        eventually(lambda: transport_of(up)._writers)
+        up.abort()
+        assert writing.exception(10)
+    assert most
+    assert max(most) <= Watermarks().high
 
 
 def test_a_connection_that_is_lost_under_it_is_told_at_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
