@@ -28,6 +28,7 @@ from syncflow import (
     TotalTimeout,
     WriteTimeout,
 )
+from syncflow.engine.deadline import Deadline
 from syncflow.testing import (
     AppServer,
     Peer,
@@ -410,6 +411,43 @@ def test_total_holds_for_an_upload_until_the_body_of_its_answer(session: Session
             upload.write(b"x")
         with pytest.raises(TotalTimeout):
             _ = upload.response.content
+
+
+@pytest.mark.parametrize("way", ["write", "try_write", "pull"])
+@pytest.mark.parametrize("before", [0, 1, 2], ids=["first", "second", "third"])
+@pytest.mark.parametrize("size", [100, 5000, 100_000], ids=["gathered", "at once", "by turn"])
+def test_total_ends_a_producer_who_never_has_to_wait(session: Session, way: str, before: int, size: int) -> None:
+    """The server takes everything as it comes: no wait ever notices that the time is over."""
+    if way == "try_write":
+        size = min(size, 60_000)
+
+    def produce(deadline: Deadline) -> Iterator[bytes]:
+        for number in range(before + 1000):
+            if number == before:
+                deadline.at = 0.0
+            yield b"x" * size
+        pytest.fail("it went on and on")
+
+    deadlines: list[Deadline] = []
+    made = Deadline.__init__
+
+    def keep(self: Deadline, *args: Any) -> None:
+        made(self, *args)
+        deadlines.append(self)
+
+    with Receiver() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Deadline, "__init__", keep)
+        limits = Timeouts(total=60)
+        with pytest.raises(TotalTimeout) as caught:
+            if way == "pull":
+                pieces = (piece for _ in "x" for piece in produce(deadlines[-1]))
+                session.put(server.url, data=pieces, timeout=limits)
+            else:
+                with session.upload("PUT", server.url, timeout=limits) as upload:
+                    for piece in produce(deadlines[-1]):
+                        getattr(upload, way)(piece)
+        assert caught.value.phase == "send"
+        assert not server.wait_for_receipts(1)[0].complete
 
 
 # ------------------------------------------------------------------------------------------- none, and all at once

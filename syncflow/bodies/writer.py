@@ -100,6 +100,7 @@ class BodyWriter:
             data = bytes(data)
             if self.accept(data) > 0:
                 return True
+        self._exchange.check_deadline()
         pieces = self._take()
         try:
             pieces += self._frame(data, size)
@@ -132,6 +133,7 @@ class BodyWriter:
                 now = monotonic()
                 if now > self._gathers_until:
                     return 0
+                self._exchange.check_deadline()
                 self._late_at = now + PATIENCE
                 if not self._is_worker_asked:
                     self._ask_worker(PATIENCE)
@@ -146,6 +148,7 @@ class BodyWriter:
             return 0
         if remaining is not None and remaining <= size:
             return 0
+        self._exchange.check_deadline()
         self._room = 0
         self._is_open, self._is_in_call = False, True
         try:
@@ -161,6 +164,7 @@ class BodyWriter:
 
     def try_write(self, data: Buffer) -> bool:
         """As `write`, without waiting, for one who has asked `takes`."""
+        self._exchange.check_deadline()
         pieces = self._take() + self._frame(data, memoryview(data).nbytes)
         return self._exchange.try_write(pieces, last=self._is_last()) if pieces else self._exchange.may_send
 

@@ -153,6 +153,10 @@ class Exchange:
         """Send or queue all of `pieces`, waiting for room; False if the peer stopped the sending."""
         return self._connection.transport.write(pieces, self._deadline, last=last)
 
+    def check_deadline(self) -> None:
+        """Raise TotalTimeout if the time is over: to a producer who is slow, there may never be a wait that notices."""
+        self._deadline.check(self.where, "send")
+
     def takes(self, size: int) -> bool:
         """Whether `try_write` would take so many bytes now."""
         return self._connection.transport.takes(size)
