@@ -86,13 +86,9 @@ class SessionUploadMixin:
         """
         called = (on_ready, on_writable, on_drain, on_error, on_progress)
         callbacks = UploadCallbacks(*called) if any(called) else None
-        asked = Request(method, url, headers, params=params, auth=auth, cookies=cookies)
-        request = self._prepare_head(asked)
-        if content_length is None:
-            request.headers["Transfer-Encoding"] = "chunked"
-        else:
-            request.headers["Content-Length"] = str(content_length)
-        self._authenticate(request, asked)
+        request = self._prepare_pushed(
+            Request(method, url, headers, params=params, auth=auth, cookies=cookies), content_length
+        )
         settings = self.merge_environment_settings(request.url, proxies, True, verify, cert)
         adapter = self.get_adapter(request.url or "")
         if not isinstance(adapter, HTTPAdapter):
@@ -107,6 +103,16 @@ class SessionUploadMixin:
             if callbacks is not None:
                 callbacks.tell_error(error)
             raise
+
+    def _prepare_pushed(self, asked: Request, content_length: int | None) -> PreparedRequest:
+        """With the framing of a body that is still to be written."""
+        request = self._prepare_head(asked)
+        if content_length is None:
+            request.headers["Transfer-Encoding"] = "chunked"
+        else:
+            request.headers["Content-Length"] = str(content_length)
+        self._authenticate(request, asked)
+        return request
 
     def post_stream(self, url: Any, **kwargs: Any) -> Upload:
         """`upload("POST", …)`."""

@@ -1,7 +1,8 @@
-"""What every test gets: a check that it leaves no thread and no descriptor behind, and certificates.
+"""What every test gets: a check that it leaves no thread and no descriptor behind; certificates, and sessions that
+trust them.
 
-Knows pytest, hypothesis and trustme. Knows nothing of syncflow but the names of its threads: a worker that
-serves the whole process outlives the test that started it.
+Knows pytest, hypothesis and trustme. Knows of syncflow how a session is made and closed, and the names of its threads:
+a worker that serves the whole process outlives the test that started it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import trustme
+
+from syncflow import Session
+from syncflow.testing import eventually
 
 # Closing goes through the worker, so it may come after the call that asked for it.
 LEAK_TIMEOUT = 2.0
@@ -137,6 +142,30 @@ def client_tls(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca.configure_trust(context)
     return context
+
+
+@pytest.fixture
+def new_session(ca_file: Path) -> Iterator[Callable[..., Session]]:
+    """Makes sessions. Once they are closed nothing is open, waits, or is buffered, whatever the test has done."""
+    made: list[Session] = []
+
+    def make(**settings: Any) -> Session:
+        settings.setdefault("timeout", 10)
+        session = Session(**settings)
+        session.verify = str(ca_file)
+        session.trust_env = False
+        made.append(session)
+        return session
+
+    yield make
+    for session in made:
+        session.close()
+        eventually(lambda session=session: _is_still(session), message=f"{session.stats()}")  # type: ignore[misc]
+
+
+def _is_still(session: Session) -> bool:
+    stats = session.stats()
+    return not (stats.open or stats.connecting or stats.waiting or stats.bytes_buffered)
 
 
 @pytest.fixture(scope="session")

@@ -55,25 +55,6 @@ NewSession = Callable[..., Session]
 
 
 @pytest.fixture
-def new_session(ca_file: Path) -> Iterator[NewSession]:
-    """Makes sessions. Once they are closed nothing is open, waits, or is buffered, whatever the test has done."""
-    made: list[Session] = []
-
-    def make(**settings: Any) -> Session:
-        settings.setdefault("timeout", 10)
-        session = Session(**settings)
-        session.verify = str(ca_file)
-        session.trust_env = False
-        made.append(session)
-        return session
-
-    yield make
-    for session in made:
-        session.close()
-        eventually(lambda session=session: not any(now(session.stats())), message=f"{session.stats()}")  # type: ignore[misc]
-
-
-@pytest.fixture
 def session(new_session: NewSession) -> Session:
     return new_session()
 

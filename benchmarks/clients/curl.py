@@ -57,6 +57,3 @@ class Curl(Client):
 
     def download(self, size: int) -> int:
         raise NotImplementedError
-
-    def pipe(self, size: int) -> int:
-        raise NotImplementedError

@@ -80,9 +80,6 @@ class PyCurl(Client):
         self._bulk.perform()
         return received
 
-    def pipe(self, size: int) -> int:
-        raise NotImplementedError
-
 
 def _reader_of(body: Iterator[bytes]) -> Callable[[int], bytes]:
     """What passes the pieces on: libcurl, when it chunks, asks for a few bytes less than 64 KiB at once.

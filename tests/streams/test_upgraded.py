@@ -9,10 +9,9 @@ import io
 import operator
 import ssl
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,25 +43,6 @@ TOO_MUCH = bytes(24 << 20)
 SOON = 0.05
 
 NewSession = Callable[..., Session]
-
-
-@pytest.fixture
-def new_session(ca_file: Path) -> Iterator[NewSession]:
-    """Makes sessions; once they are closed, nothing may be left in their pools' books."""
-    made: list[Session] = []
-
-    def make(**settings: Any) -> Session:
-        settings.setdefault("timeout", 10)
-        session = Session(**settings)
-        session.verify = str(ca_file)
-        session.trust_env = False
-        made.append(session)
-        return session
-
-    yield make
-    for session in made:
-        session.close()
-        eventually(lambda session=session: opened(session) == 0)  # type: ignore[misc]
 
 
 @pytest.fixture
