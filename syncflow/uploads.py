@@ -113,7 +113,7 @@ class Upload(io.RawIOBase):
         """
         try:
             size = self._accept(data)
-        except BaseException as error:  # an interrupt: whether the piece was taken is not known
+        except BaseException as error:  # the deadline, or an interrupt: whether the piece was taken is not known
             self._fail(error)
             raise
         if size < 0:
@@ -137,6 +137,7 @@ class Upload(io.RawIOBase):
         if size < 0:
             self._drive(lambda: False, self._turns.take)  # raises what has stopped it
         if size:
+            self._refused = 0
             self._tell()
             return True
         size = memoryview(data).nbytes

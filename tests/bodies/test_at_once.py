@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from syncflow import BodyLengthError, ConnectionError, Session, Upload, Watermarks
+from syncflow.bodies import BodyWriter
 from syncflow.bodies import writer as writer_module
 from syncflow.engine.transport import Transport
 from syncflow.engine.turns import Turns
@@ -134,6 +135,28 @@ def test_what_is_gathered_behind_it_does_not_either(session: Session, monkeypatc
         assert writing.exception(10)
     assert most
     assert max(most) <= Watermarks().high
+
+
+def test_what_was_refused_before_is_not_waited_for_any_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    wait_writable = BodyWriter.wait_writable
+
+    def recording(self: BodyWriter, size: int, timeout: float | None) -> bool:
+        asked.append(size)
+        return wait_writable(self, size, timeout)
+
+    monkeypatch.setattr(BodyWriter, "wait_writable", recording)
+    with Receiver(pause_after=1) as receiver:
+        with session.upload("PUT", receiver.url) as up:
+            while up.try_write(bytes(60_000)):
+                pass
+            receiver.resume()
+            assert up.wait_writable(10)
+            up.write(PIECE)
+            eventually(lambda: is_idle(up))
+            assert up.try_write(PIECE)
+            assert up.wait_writable(10)
+    assert asked == [60_000, 0]
 
 
 def test_a_connection_that_is_lost_under_it_is_told_at_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
