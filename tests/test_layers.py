@@ -23,7 +23,7 @@ LAYERS = [
     {"bodies", "urls", "environ", "text", "links", "curl", "hooks", "decoders", "cookie_rules"},
     {"cookies", "auth", "status_codes", "routes"},
     {"sources", "merging", "partials", "resuming"},
-    {"response_head", "downloads", "streams"},
+    {"response_head", "downloads", "streams", "sse"},
     {"responses"},
     {"models"},
     {"adapters"},

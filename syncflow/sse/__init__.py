@@ -1,0 +1,10 @@
+"""Server-Sent Events (WHATWG HTML, section 9.2): read, reconnect, buffer, fan out, relay.
+
+Knows where each public name lives.
+"""
+
+from __future__ import annotations
+
+from .events import ServerSentEvent, encode
+
+__all__ = ["ServerSentEvent", "encode"]
