@@ -21,8 +21,11 @@ from .exceptions import (
     ConnectionError,
     ConnectTimeout,
     ContentDecodingError,
+    ContentTypeError,
     DecompressionError,
     EarlyResponse,
+    EventTimeout,
+    EventTooLarge,
     FileModeWarning,
     HTTPError,
     InvalidHeader,
@@ -56,6 +59,7 @@ from .uploads import Upload
 from .version import __version__
 
 if TYPE_CHECKING:
+    from . import sse as sse
     from . import streams as streams
     from .engine.stats import PoolStats
 
@@ -68,8 +72,11 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionError",
     "ContentDecodingError",
+    "ContentTypeError",
     "DecompressionError",
     "EarlyResponse",
+    "EventTimeout",
+    "EventTooLarge",
     "FileModeWarning",
     "HTTPError",
     "InvalidHeader",
@@ -121,8 +128,8 @@ if not TYPE_CHECKING:  # or any name would pass for one of this package's
 
     def __getattr__(name: str) -> object:
         """Late: few programs need it."""
-        if name == "streams":
-            return importlib.import_module(f"{__name__}.streams")
+        if name in ("sse", "streams"):
+            return importlib.import_module(f"{__name__}.{name}")
         if name == "PoolStats":
             return importlib.import_module(f"{__name__}.engine.stats").PoolStats
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

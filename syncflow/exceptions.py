@@ -20,8 +20,11 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionError",
     "ContentDecodingError",
+    "ContentTypeError",
     "DecompressionError",
     "EarlyResponse",
+    "EventTimeout",
+    "EventTooLarge",
     "FileModeWarning",
     "HTTPError",
     "InvalidHeader",
@@ -147,6 +150,10 @@ class TotalTimeout(Timeout):
     """`Timeouts.total`: the whole request, from the pool to the last byte of the answer, took longer."""
 
 
+class EventTimeout(Timeout):
+    """`event_timeout`: no event came for so long, whatever else the server may have sent."""
+
+
 class URLRequired(RequestException):
     """A URL is needed to make a request."""
 
@@ -185,6 +192,14 @@ class ContentDecodingError(RequestException):
 
 class DecompressionError(ContentDecodingError):
     """Corrupt or truncated compressed data."""
+
+
+class ContentTypeError(RequestException):
+    """The response is not what was asked for, as its Content-Type says: a web page in place of an event stream."""
+
+
+class EventTooLarge(RequestException, ValueError):
+    """One event of a stream is larger than `max_event_size`."""
 
 
 class StreamConsumedError(RequestException, TypeError):

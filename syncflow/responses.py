@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from .decoders import Decoder, decoder_of
 from .exceptions import Cancelled, DecompressionError, JSONDecodeError, RequestException, StreamConsumedError
 from .response_head import REDIRECT_STATI, ResponseHead
+from .settings import MAX_EVENT_SIZE
 from .sources import RawBody, Source, ended_by
 from .text import decode, decode_pieces, guess_encoding, split_lines
 
 if TYPE_CHECKING:
     from .downloads import Progress
     from .models import PreparedRequest
+    from .sse.events import ServerSentEvent
     from .streams.duplex import Duplex
 
 __all__ = ["REDIRECT_STATI", "Response"]
@@ -183,6 +185,22 @@ class Response(ResponseHead):
     ) -> Iterator[Any]:
         """The body line by line, each without its end. A CR LF that two pieces divide is one end of a line."""
         return split_lines(self.iter_content(chunk_size, decode_unicode), delimiter)
+
+    def iter_sse(self, *, max_event_size: int = MAX_EVENT_SIZE) -> Iterator[ServerSentEvent]:
+        """The body's Server-Sent Events, as they arrive (WHATWG HTML, section 9.2.6). For one that is to go on when its
+        connection breaks: `Session.sse`.
+
+        Args:
+            max_event_size: bytes that are held of one event.
+
+        Raises:
+            ContentTypeError: the response is something else, as a web page or JSON; its status is not looked at.
+            EventTooLarge: an event is larger than `max_event_size`. The connection is closed.
+            As `iter_content`.
+        """
+        from .sse.reader import read_events  # late: most programs need no events
+
+        return read_events(self, max_event_size)
 
     def __iter__(self) -> Iterator[bytes]:
         return self.iter_content(128)

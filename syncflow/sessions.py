@@ -33,6 +33,7 @@ from .routes import CertTypes, ProxyTypes, Trust, VerifyTypes, merge_proxies, me
 from .settings import OWN_TIMEOUT, PoolLimits, Timeouts, TimeoutTypes, Watermarks
 from .sources import NO_SOURCE
 from .structures import CaseInsensitiveDict
+from .subscribing import SessionEventsMixin
 from .urls import ParamTypes, absolute_url, has_other_scheme, masked, parse_url
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mounting._at_fork_reinit)  # type: ignore[attr-defined]  # as `threading` does it
 
 
-class Session(SessionRedirectMixin, SessionUploadMixin):
+class Session(SessionRedirectMixin, SessionUploadMixin, SessionEventsMixin):
     """Requests that share headers, cookies, limits and connections. Any number of threads may use one session.
 
     Close it when it is no longer needed, or use it as a context manager.
@@ -244,6 +245,10 @@ class Session(SessionRedirectMixin, SessionUploadMixin):
         """`request`, ready to be sent, with the session's headers, cookies, parameters and authentication."""
         prepared = self._prepare_head(request)
         prepared.prepare_body(request.data, request.files, request.json)
+        return self._prepare_rest(prepared, request)
+
+    def _prepare_rest(self, prepared: PreparedRequest, request: Request) -> PreparedRequest:
+        """What comes after the body: the authentication may need to know it."""
         self._authenticate(prepared, request)
         hooks = request.hooks if request.hooks.get("response") else self.hooks
         if hooks.get("response"):

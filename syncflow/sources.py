@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .engine.timings import NO_TIMINGS, Timings
-from .exceptions import RequestException
+from .exceptions import EventTimeout, RequestException
 
 if TYPE_CHECKING:
     from .models import PreparedRequest
@@ -115,8 +115,10 @@ class RawBody(io.RawIOBase):
 
 
 def ended_by(error: BaseException, source: Source, request: PreparedRequest | None) -> BaseException:
-    """Whatever goes wrong in a wait, or interrupts it, ends the exchange: where it stood is not known."""
-    source.abandon(error)
+    """Whatever goes wrong in a wait, or interrupts it, ends the exchange: where it stood is not known. But for an
+    EventTimeout: that the program wants to wait no longer, for now, says nothing of the exchange."""
+    if not isinstance(error, EventTimeout):
+        source.abandon(error)
     if isinstance(error, RequestException):
         error.request = error.request or request
     return error

@@ -939,7 +939,7 @@ def test_a_pause_ends_at_once(session: Session, target: Path, long_pauses: None,
         assert error.request is response.request
         assert error.bytes_received == 1000
         assert len(server.seen) == 1
-        assert session.get_adapter("http://").resuming == set()
+        assert session.get_adapter("http://").paused == set()
         response.close()
     assert beside(target) == [part_of(server.url)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..bodies import BodyWriter, BytesBody
 from ..engine.deadline import Deadline
@@ -45,6 +45,17 @@ SMALL_BODY = 16384
 
 # The phases in which nothing of the request has been sent.
 SETTING_UP = frozenset({"dns", "connect", "proxy", "tls"})
+
+
+class Paused(Protocol):
+    """A download, or a stream of events, between two exchanges."""
+
+    @property
+    def where(self) -> str:
+        """ "host:port", for messages."""
+
+    def fail(self, error: RequestException) -> None:
+        """Any thread. End its wait."""
 
 
 class BaseAdapter(abc.ABC):
@@ -113,8 +124,8 @@ class HTTPAdapter(BaseAdapter):
         self._retired = False
         # By `close`, before it does anything else; never becomes False again.
         self.closed = False
-        # The downloads that have no exchange just now, because one has broken. Any thread.
-        self.resuming: set[ResumingSource] = set()
+        # What has no exchange just now, because one has broken, and waits for the next. Any thread.
+        self.paused: set[Paused] = set()
 
     def send(
         self,
@@ -207,6 +218,8 @@ class HTTPAdapter(BaseAdapter):
                     exchange.persists = not head.asks_to_close
                     exchange.may_switch = head.asks_to_switch
                     if connection.begin(exchange):
+                        if deadline.cancellation is not None:
+                            deadline.cancellation.attend(exchange.fail)
                         return exchange
                     connection.close()  # again, if that was before the pool knew of it
                 except BaseException:  # an interrupt: nobody would give it back
@@ -243,8 +256,8 @@ class HTTPAdapter(BaseAdapter):
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
         self._retired = self.closed = True
         self._pool.close()
-        for source in list(self.resuming):
-            source.fail(SessionClosed(f"{source.where}: the session was closed during the request"))
+        for paused in list(self.paused):
+            paused.fail(SessionClosed(f"{paused.where}: the session was closed during the request"))
 
     def retire(self) -> None:
         """Any thread. Begin nothing new; what is under way goes on to its end."""
@@ -284,11 +297,11 @@ class Again(NamedTuple):
 
     def attend(self, source: ResumingSource) -> None:
         """It is to be told when the session is closed. It looks at `closed` afterwards, which is set before."""
-        self.adapter.resuming.add(source)
+        self.adapter.paused.add(source)
 
     def leave(self, source: ResumingSource) -> None:
         """No longer: its exchange is told by the pool."""
-        self.adapter.resuming.discard(source)
+        self.adapter.paused.discard(source)
 
     def send(self, request: PreparedRequest, begun: Callable[[Exchange], None]) -> Exchange:
         """Send `request`, which has no body, and wait for the head of the answer.

@@ -1,15 +1,20 @@
 """The one clock of a request: made at the edge of the API, handed down, never made anew.
 
-Knows when the whole request must end. Knows nothing of phases: their own limits are passed beside it.
+Knows when the whole request must end, and whether another thread may end it. Knows nothing of phases: their own limits
+are passed beside it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..exceptions import TotalTimeout
 from ..settings import Timeouts
+
+if TYPE_CHECKING:
+    from .calling_off import Cancellation
 
 __all__ = ["Clock", "Deadline"]
 
@@ -23,6 +28,9 @@ class Deadline:
     """
 
     __slots__ = ("at", "clock", "started", "timeouts")
+
+    # Whoever waits for the request attends it. Most requests have none: what they return is closed instead.
+    cancellation: Cancellation | None = None
 
     def __init__(self, timeouts: Timeouts, clock: Clock = time.monotonic) -> None:
         self.timeouts = timeouts

@@ -39,7 +39,7 @@ OUTDATED = 16
 class Ticket:
     """One caller in the queue, who waits on `cond` until `served`."""
 
-    __slots__ = ("caller", "cond", "connection", "error", "host", "lock", "number", "served")
+    __slots__ = ("caller", "cond", "connection", "error", "failure", "host", "lock", "number", "served")
 
     def __init__(self, host: Host, number: int) -> None:
         # Never changes.
@@ -53,6 +53,14 @@ class Ticket:
         self.connection: Connection | None = None  # None when served: it may open one
         self.error: RequestException | None = None
         self.served = False
+        # Guarded by `lock`: set if the caller is to wait no longer.
+        self.failure: RequestException | None = None
+
+    def fail(self, error: RequestException) -> None:
+        """Any thread, holding nothing. End the caller's wait."""
+        with self.lock:
+            self.failure = error
+            self.cond.notify()
 
 
 class Host:

@@ -12,7 +12,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..exceptions import PoolTimeout, RequestException, SessionClosed
+from ..exceptions import Cancelled, PoolTimeout, RequestException, SessionClosed
 from ..settings import PoolLimits, Watermarks
 from .accounts import Accounts, Usage
 from .connection import Connection
@@ -126,11 +126,15 @@ class Pool:
             self.release(ticket.connection)
 
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
-        """Woken by `_act` of whoever served the ticket, or of `close`; ends by the limits."""
+        """Woken by `_act` of whoever served the ticket, or of `close`, and by being called off; ends by the limits."""
         limit = deadline.timeouts.pool
         until = None if limit is None else deadline.clock() + limit
+        if deadline.cancellation is not None:
+            deadline.cancellation.attend(ticket.fail)
         with ticket.lock:
             while not ticket.served:
+                if ticket.failure is not None:
+                    raise ticket.failure
                 left = deadline.wait_time(until)
                 if left == 0.0:
                     raise self._timeout(ticket, deadline)
@@ -154,11 +158,13 @@ class Pool:
             with self._lock:
                 self._check_open(origin)
                 self._dials.add(dial)
+            if deadline.cancellation is not None:
+                deadline.cancellation.attend(dial.cancel)
             transport, setup = dial.run()
         except BaseException as error:
             self._dials.discard(dial)
             if isinstance(error, RequestException):
-                self._give_place_back(origin, failed=not isinstance(error, SessionClosed))
+                self._give_place_back(origin, failed=not isinstance(error, SessionClosed | Cancelled))
             raise
         connection = Connection(self, origin, transport, setup, self.watermarks)
         try:

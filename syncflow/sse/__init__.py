@@ -5,6 +5,8 @@ Knows where each public name lives.
 
 from __future__ import annotations
 
+from .decoder import Decoder
 from .events import ServerSentEvent, encode
+from .stream import EventStream
 
-__all__ = ["ServerSentEvent", "encode"]
+__all__ = ["Decoder", "EventStream", "ServerSentEvent", "encode"]

@@ -1,23 +1,23 @@
 """One event, and its bytes.
 
-Knows the fields of an event and how they are written (WHATWG HTML, section 9.2.5), and which events no stream can carry.
-Knows nothing of streams.
+Knows the fields of an event and how they are written (WHATWG HTML, section 9.2.5), and which events no stream can
+carry. Knows nothing of streams.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import JSONDecodeError
 
 __all__ = ["ServerSentEvent", "encode"]
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
+class ServerSentEvent(NamedTuple):
     """An event as a stream dispatches it (WHATWG HTML, section 9.2.6). Never changes, so that threads may share it.
+
+    A tuple, because a decoder makes them by the hundred thousand: a frozen dataclass takes four times as long to make.
 
     Args:
         event: its type.
@@ -64,10 +64,11 @@ def encode(event: ServerSentEvent) -> bytes:
         if "\0" in event.id:
             raise ValueError(f"the id of an event cannot have a NUL in it: {event.id!r}")
         lines.append(f"id: {event.id}\n")
-    if event.retry is not None:
-        if isinstance(event.retry, bool) or not isinstance(event.retry, int) or event.retry < 0:
-            raise ValueError(f"retry is a whole number of milliseconds from 0, not {event.retry!r}")
-        lines.append(f"retry: {event.retry}\n")
+    retry: object = event.retry
+    if retry is not None:
+        if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
+            raise ValueError(f"retry is a whole number of milliseconds from 0, not {retry!r}")
+        lines.append(f"retry: {retry}\n")
     if "\r" in event.data:
         raise ValueError(
             "the data of an event cannot have a carriage return in it, which is an end of a line: "

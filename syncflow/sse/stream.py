@@ -1,0 +1,428 @@
+"""A stream of events that outlives its connections (WHATWG HTML, section 9.2.3).
+
+Knows when a connection counts as lost, how long to wait then, and what may not be tried again. How a request is sent is
+its `Opener`'s to know; what the bytes mean, the decoder's.
+
+Iterated by one thread at a time, which does all the work in its own waits. Each of them is ended by what comes, by a
+limit, by `close`, and by the closing of the session, from any thread: in the pool, in the dialer and in the exchange
+through the `Cancellation` of the stream's deadline, between two connections by `Pause`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from ..engine.calling_off import Cancellation
+from ..engine.deadline import Clock, Deadline
+from ..engine.locks import Condition, new_lock
+from ..exceptions import (
+    Cancelled,
+    ChunkedEncodingError,
+    ConnectionError,
+    ContentTypeError,
+    DecompressionError,
+    EventTimeout,
+    HTTPError,
+    PoolTimeout,
+    ProtocolError,
+    ReadTimeout,
+    RequestException,
+    SSLError,
+    TotalTimeout,
+    WriteTimeout,
+)
+from .decoder import Decoder
+from .events import ServerSentEvent
+from .reader import EVENT_STREAM, EventReader, media_type
+
+if TYPE_CHECKING:
+    from ..responses import Response
+    from ..settings import Timeouts
+
+__all__ = ["EventStream", "Opener", "Pause", "delay_before"]
+
+logger = logging.getLogger("syncflow.sse")
+
+# Seconds. The standard wants "a few"; Chromium has 3, and so have most servers in mind that name none.
+RECONNECTION_TIME = 3.0
+
+# Seconds up to which the delay grows while every try fails.
+LONGEST_BACKOFF = 60.0
+
+# By so much of itself a delay is longer, at random, so that the clients of a server that restarts do not all come back
+# at once. Never shorter: the server has asked for it.
+JITTER = 0.25
+
+# Seconds, as what a server may ask for: an int of any size may come.
+LONGEST_DELAY = 86400.0
+
+LOST = (ConnectionError, ChunkedEncodingError, DecompressionError, ReadTimeout, WriteTimeout, PoolTimeout)
+FUTILE = (SSLError, ProtocolError)
+
+
+class Opener(Protocol):
+    """What a stream asks for its connections."""
+
+    @property
+    def where(self) -> str:
+        """ "host:port", for messages."""
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the request may be sent again unasked (RFC 9110, section 9.2.1)."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Any thread. Whether the session was closed."""
+
+    def open(self, last_event_id: str, deadline: Deadline) -> Response:
+        """Send the request, and return what it leads to once the head is there."""
+
+    def attend(self, pause: Pause) -> None:
+        """It is to fail when the session is closed. It looks at `is_closed` afterwards, which is set before."""
+
+    def leave(self, pause: Pause) -> None:
+        """No longer."""
+
+
+class EventDeadline(Deadline):
+    """Of one connection: the deadline of the whole stream, and beside it a limit for each wait. The iterating thread's;
+    what is in `cancellation` is any thread's."""
+
+    __slots__ = ("_limit", "_stream_ends_at", "cancellation")
+
+    def __init__(self, timeouts: Timeouts, cancellation: Cancellation, ends_at: float | None, clock: Clock) -> None:
+        super().__init__(timeouts, clock)
+        self.cancellation: Cancellation | None = cancellation
+        self._stream_ends_at = ends_at
+        self._limit = ""
+        self.at = ends_at
+
+    def end_wait_at(self, moment: float | None, limit: str) -> None:
+        """What is waited for from now on is to come before `moment`; `limit` says whose word that is."""
+        ends_at = self._stream_ends_at
+        if moment is None or (ends_at is not None and ends_at <= moment):
+            self.at, self._limit = ends_at, ""
+        else:
+            self.at, self._limit = moment, limit
+
+    def exceeded(self, where: str, phase: str) -> TotalTimeout | EventTimeout:  # type: ignore[override]  # both end a wait
+        """The error for the limit that has run out."""
+        if not self._limit:
+            return super().exceeded(where, phase)
+        return EventTimeout(
+            f"{where}: no event came for {self._limit}, in phase {phase!r}; iterate again to go on waiting", phase=phase
+        )
+
+
+class EventStream:
+    """The events of a URL, over as many connections as it takes: see `Session.sse`.
+
+    A context manager and an iterator. It connects when it is first iterated. After an error, iterating again connects
+    again; once it has ended, or was closed, there is nothing more. One thread at a time may iterate, any may `close`.
+
+    Attributes:
+        last_event_id: of the last event that was handed out; what the next connection is asked to go on from.
+        response: the last `Response`; None before the first.
+        reconnection_time: seconds to wait before connecting again, as the server has asked for by `retry`, else 3.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        timeouts: Timeouts,
+        *,
+        last_event_id: str,
+        max_reconnects: int | None,
+        event_timeout: float | None,
+        max_event_size: int,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.last_event_id = last_event_id
+        self.response: Response | None = None
+        self.reconnection_time = RECONNECTION_TIME
+        # Never changes.
+        self._opener = opener
+        self._timeouts = timeouts
+        self._clock = clock
+        self._ends_at = None if timeouts.total is None else clock() + timeouts.total
+        self._event_timeout = event_timeout
+        self._max_event_size = max_event_size
+        self._most = 0 if max_reconnects is None and not opener.is_safe else max_reconnects
+        self._cancellation = Cancellation()
+        # The iterating thread's.
+        self._deadline = self._new_deadline()
+        self._reader: EventReader | None = None
+        self._ready: deque[ServerSentEvent] = deque()
+        self._waits_since: float | None = None  # for an event
+        self._heard_at = 0.0  # anything of the server
+        self._reconnects = 0  # in a row that brought no event
+        self._failures = 0  # in a row
+        self._due: float | None = None  # the moment to connect again
+        self._has_ended = False
+        # Set by any thread, never back.
+        self._is_closed = False
+
+    def __iter__(self) -> EventStream:
+        return self
+
+    def __next__(self) -> ServerSentEvent:
+        """The next event, each once and whole.
+
+        Raises:
+            EventTimeout: none came for `event_timeout` seconds. The connection stays.
+            HTTPError, ContentTypeError: the server's answer is no event stream; see its `response`.
+            TotalTimeout: of the whole stream.
+            EventTooLarge, SSLError, ProtocolError, SessionClosed: in no case is it tried again by itself.
+            ConnectionError, ChunkedEncodingError, DecompressionError, ReadTimeout, WriteTimeout, PoolTimeout: the
+                stream was lost, and `max_reconnects` are used up.
+        """
+        ready = self._ready
+        while not ready:
+            if not self._advance(None):
+                raise StopIteration
+        event = ready.popleft()
+        self.last_event_id = event.id
+        return event
+
+    def batch(self, patience: float | None = None) -> list[ServerSentEvent] | None:
+        """All events that have come, as soon as there is something: an empty list if it was a sign of life only, as a
+        comment, or nothing for `patience` seconds. None at the end. Raises as iterating does."""
+        if not self._ready and not self._advance(patience):
+            return None
+        events = list(self._ready)
+        self._ready.clear()
+        if events:
+            self.last_event_id = events[-1].id
+        return events
+
+    # ---------------------------------------------------------------- towards the next event
+
+    def _advance(self, patience: float | None) -> bool:
+        """One step: wait, connect, or read a piece. False at the end."""
+        if self._is_over:
+            return False
+        now = self._clock()
+        if self._waits_since is None:
+            self._waits_since = now
+        try:
+            self._limit_wait(now, patience)
+            self._step()
+        except RequestException as error:
+            self._deal_with(error, now, patience)
+        except BaseException:  # an interrupt; iterating again goes on from the last event
+            self._give_up()
+            raise
+        if self._ready:
+            self._waits_since = None
+            self._reconnects = 0
+        return not self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or self._has_ended
+
+    def _limit_wait(self, now: float, patience: float | None) -> None:
+        """`patience` is for what comes by itself: a connection that is being made is not given up for it."""
+        assert self._waits_since is not None
+        until = None if self._event_timeout is None else self._waits_since + self._event_timeout
+        limit = f"{self._event_timeout:g} s (event_timeout)" if until is not None else ""
+        is_connecting = self._reader is None and (self._due is None or self._due <= now)
+        if patience is not None and not is_connecting and (until is None or now + patience < until):
+            until, limit = now + patience, "the patience of its reader"
+        self._deadline.end_wait_at(until, limit)
+
+    def _step(self) -> None:
+        if self._reader is not None:
+            self._read(self._reader)
+        elif self._due is not None:
+            self._pause(self._due)
+            self._due = None
+        else:
+            self._connect()
+
+    def _read(self, reader: EventReader) -> None:
+        decoder = reader.decoder
+        self.last_event_id = decoder.last_event_id  # also of an event without data, which was not handed out
+        events = reader.read()
+        if decoder.retry is not None:
+            self.reconnection_time = min(decoder.retry, LONGEST_DELAY * 1000) / 1000
+            decoder.retry = None
+        if events is None:
+            self._lost(None)
+        else:
+            self._heard_at = self._clock()
+            self._ready.extend(events)
+
+    def _connect(self) -> None:
+        """Raises HTTPError or ContentTypeError for what is no event stream."""
+        self._deadline = deadline = self._new_deadline()
+        assert self._waits_since is not None
+        self._limit_wait(self._clock(), None)
+        self.response = response = self._opener.open(self.last_event_id, deadline)
+        if self._is_closed:  # perhaps before there was a response to close
+            response.close()
+            return
+        if response.status_code == 204:
+            response.close()
+            self._has_ended = True
+            return
+        if response.status_code != 200 or media_type(response) != EVENT_STREAM:
+            raise _refusal(response)
+        decoder = Decoder(max_event_size=self._max_event_size, last_event_id=self.last_event_id)
+        self._reader = EventReader(response, decoder)
+        self._heard_at = self._clock()
+        self._failures = 0
+
+    def _new_deadline(self) -> EventDeadline:
+        return EventDeadline(self._timeouts, self._cancellation, self._ends_at, self._clock)
+
+    # ---------------------------------------------------------------- when it breaks
+
+    def _deal_with(self, error: RequestException, now: float, patience: float | None) -> None:
+        """Raise it, unless the stream goes on."""
+        if self._is_closed:
+            self._give_up()
+            return
+        if isinstance(error, EventTimeout):
+            self._notice_silence()
+            if self._is_impatient(now):
+                return
+            self._waits_since = None
+            raise error
+        if isinstance(error, LOST) and not isinstance(error, FUTILE):
+            self._lost(error)
+            return
+        self._give_up()
+        self._schedule(has_failed=True)
+        raise error
+
+    def _is_impatient(self, now: float) -> bool:
+        """Whether it is only the reader's patience that is over."""
+        assert self._waits_since is not None
+        timeout = self._event_timeout
+        return timeout is None or self._clock() < self._waits_since + timeout
+
+    def _notice_silence(self) -> None:
+        """Waits that are shorter than `Timeouts.read` must not hide that the server has been silent for longer."""
+        read = self._timeouts.read
+        if self._reader is not None and read is not None and self._clock() >= self._heard_at + read:
+            self._lost(ReadTimeout(f"{self._opener.where}: the server sent nothing for {read:g} s (Timeouts.read)"))
+
+    def _lost(self, error: RequestException | None) -> None:
+        """The connection has ended, or none came about: see to the next one. Raises `error` if there is to be none."""
+        self._give_up()
+        delay = self._schedule(has_failed=error is not None)
+        if self._most is not None and self._reconnects >= self._most:
+            if error is not None:
+                raise error
+            self._has_ended = True
+            return
+        self._reconnects += 1
+        how = "has ended" if error is None else f"was lost ({error})"
+        level = logging.INFO if error is None else logging.WARNING
+        logger.log(level, "%s: the event stream %s; connecting again in %.1f s", self._opener.where, how, delay)
+
+    def _schedule(self, *, has_failed: bool) -> float:
+        """Set the moment of the next connection; returns the seconds until then."""
+        delay = delay_before(self._failures, self.reconnection_time)
+        self._failures += has_failed
+        self._due = self._clock() + delay
+        return delay
+
+    def _give_up(self) -> None:
+        if self._reader is not None:
+            self._reader.response.close()
+            self._reader = None
+
+    def _pause(self, until: float) -> None:
+        """Woken by `close` and by the closing of the session; ends by the limits."""
+        pause = Pause(self._opener.where)
+        self._cancellation.attend(pause.fail)
+        self._opener.attend(pause)
+        try:
+            pause.wait(until, self._deadline, self._opener)
+        finally:
+            self._opener.leave(pause)
+
+    # ---------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Any thread, any number of times. End the stream; an iteration that waits ends at once, as at the end of a
+        list."""
+        self._is_closed = True
+        where = self._opener.where
+        self._cancellation.cancel(Cancelled(f"{where}: the event stream was closed"))
+        if self.response is not None:
+            self.response.close()
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<EventStream {self._opener.where}>"
+
+
+class Pause:
+    """One wait between two connections."""
+
+    def __init__(self, where: str) -> None:
+        # Never changes.
+        self.where = where
+        # Guards what follows; `_called_off` is the Condition on it.
+        self._lock = new_lock()
+        self._called_off = Condition(self._lock)
+        self._failure: RequestException | None = None
+
+    def fail(self, error: RequestException) -> None:
+        """Any thread. End it now."""
+        with self._lock:
+            self._failure = error
+            self._called_off.notify_all()
+
+    def wait(self, until: float, deadline: Deadline, opener: Opener) -> None:
+        """Return at `until`. Woken by `fail`; raises its error, or that of the deadline."""
+        with self._lock:
+            while self._failure is None and not opener.is_closed:
+                deadline.check(self.where, "reconnect")
+                left = deadline.wait_time(until)
+                if left == 0.0 and deadline.clock() >= until:
+                    return
+                self._called_off.wait(left)
+            if self._failure is not None:
+                raise self._failure
+
+
+def delay_before(failures: int, reconnection_time: float) -> float:
+    """Seconds before the next connection: what the server has asked for, doubled with every failure in a row up to a
+    minute, and somewhat more at random (WHATWG HTML, section 9.2.3: "reestablish the connection")."""
+    delay = max(reconnection_time, min(reconnection_time * 2.0 ** min(failures, 16), LONGEST_BACKOFF))
+    return delay * random.uniform(1.0, 1.0 + JITTER)
+
+
+def _refusal(response: Response) -> RequestException:
+    """Why it is no event stream. Its body can be read."""
+    where, status = response._exchange.where, response.status_code
+    response._streamed = False  # nobody has asked for it, so nobody need be told if it is dropped unread
+    if status != 200:
+        with suppress(ChunkedEncodingError, ConnectionError, DecompressionError, ReadTimeout):
+            if status >= 400:
+                response.drain()  # the server's message; what is wrong with it is of no interest
+        try:
+            response.raise_for_status()
+        except HTTPError as error:
+            return error
+        return HTTPError(
+            f"{where}: the server answered {status} {response.reason}, and an event stream is a 200; see its response",
+            response=response,
+        )
+    kind = media_type(response) or "of no Content-Type"
+    return ContentTypeError(f"{where}: the answer is {kind}, not {EVENT_STREAM}; see its response", response=response)
