@@ -10,6 +10,8 @@ the other way round, because the ends of lines are ASCII and end an incomplete s
 
 from __future__ import annotations
 
+import re
+
 from ..exceptions import EventTooLarge
 from ..settings import MAX_EVENT_SIZE
 from .events import ServerSentEvent
@@ -20,6 +22,12 @@ BOM = b"\xef\xbb\xbf"
 
 # A reconnection time of more digits is ignored. `int` refuses 4,300, and converts what is shorter in microseconds.
 MOST_DIGITS = 4000
+
+# An event with at most a type, an id before or after it, and one line of data. It begins at the beginning of a line, so
+# that what is between two of them has an end of a line in it, or is nothing.
+_named = re.compile(
+    r"^(?:id: ([^\n\0]+)\n)?(?:event: ([^\n]+)\n)?(?:id: ([^\n\0]+)\n)?data: ([^\n]*)\n\n", re.MULTILINE
+).findall
 
 # Half as long as the class itself takes for it.
 _new = tuple.__new__
@@ -128,15 +136,45 @@ class Decoder:
     def _read(self, lines: bytes) -> list[ServerSentEvent]:
         """Lines that are not too many, each with its LF."""
         text = lines.decode("utf-8", "replace")
+        end = text.rfind("\n\n") + 2
+        if end < 2:
+            return self._read_lines(text)
+        # In the middle there are whole events; in front the rest of one, perhaps, and the beginning of one behind.
         is_between = not (self._data or self._type) and self._event_retry is None
-        if is_between and text.startswith("data: ") and text.endswith("\n\n"):
-            # Nothing but events of one line of data? Then this is all, and is done three times as fast.
-            values = text[6:-2].split("\n\ndata: ")
-            if text.count("\n") == 2 * len(values):
-                self.last_event_id = id_ = self._id
-                self._size = 0
-                return [_new(ServerSentEvent, ("message", value, id_, None)) for value in values]
-        return self._read_lines(text)
+        begin = 0 if is_between else text.index("\n\n") + 2
+        events = self._read_lines(text[:begin])
+        if whole := text[begin:end]:
+            events += self._read_plain(whole) or self._read_named(whole) or self._read_lines(whole)
+        self._size = 0
+        return events + self._read_lines(text[end:])
+
+    def _read_plain(self, text: str) -> list[ServerSentEvent] | None:
+        """Nothing but whole events of one line of data each: four times as fast as `_read_lines`. None if that is not
+        so."""
+        if not text.startswith("data: "):
+            return None
+        values = text[6:-2].split("\n\ndata: ")
+        if text.count("\n") != 2 * len(values):
+            return None
+        self.last_event_id = id_ = self._id
+        return [_new(ServerSentEvent, ("message", value, id_, None)) for value in values]
+
+    def _read_named(self, text: str) -> list[ServerSentEvent] | None:
+        """Nothing but whole events as servers write them, with an id and a type: twice as fast as `_read_lines`. None
+        if that is not so: then there are lines that the pattern has passed over."""
+        if not text.startswith(("event: ", "id: ")):
+            return None
+        found = _named(text)
+        absent = sum(column.count("") for column in list(zip(*found, strict=True))[:3])
+        if text.count("\n") != 5 * len(found) - absent:
+            return None
+        id_ = self._id
+        events: list[ServerSentEvent] = []
+        for first, type_, second, value in found:
+            id_ = second or first or id_
+            events.append(_new(ServerSentEvent, (type_ or "message", value, id_, None)))
+        self.last_event_id = self._id = id_
+        return events
 
     def _read_lines(self, text: str) -> list[ServerSentEvent]:
         """Any lines. In local variables, which halves the time that it takes."""
