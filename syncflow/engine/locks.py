@@ -14,12 +14,16 @@ Plain Locks are right wherever they are only ever used by `with`, which is safe 
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, Protocol, cast
 
-__all__ = ["Condition", "OwnedLock", "nap", "new_lock", "ownership"]
+__all__ = ["Bell", "Condition", "OwnedLock", "nap", "new_lock", "ownership"]
 
 # Seconds; Ctrl-C takes no longer than this.
 LONGEST_NAP = 0.1
+# Seconds that a Bell's wait sleeps at a time: a user may set any timeout, infinity included, and what the system takes
+# is limited.
+LONGEST_SLEEP = 3600.0
 
 
 class OwnedLock(Protocol):
@@ -83,3 +87,33 @@ class Condition(threading.Condition):
             if not self._owned._is_owned():
                 self._owned._acquire_restore(ownership())
             raise
+
+
+class Bell(Condition):
+    """A Condition that knows whether anybody waits, for whoever would have to ring it often: to notify nobody costs
+    more than many a thing that is worth telling."""
+
+    def __init__(self, lock: OwnedLock) -> None:
+        super().__init__(lock)
+        # Guarded by the lock. How many, or more, if an interrupt has struck one of them.
+        self.sleepers = 0
+
+    def sleep(self, until: float | None = None) -> bool:
+        """With the lock held, once. Until it rings, or for no reason at all: look what has become true, and sleep
+        again. False, without sleeping, if the moment `until` of `time.monotonic()` has come."""
+        left = LONGEST_SLEEP if until is None else min(until - time.monotonic(), LONGEST_SLEEP)
+        if left <= 0:
+            return False
+        self.sleepers += 1
+        try:
+            self.wait(left)
+        except BaseException:
+            self.notify()  # it may have rung for this thread, which does not answer
+            raise
+        finally:
+            self.sleepers -= 1
+        return True
+
+    def forget(self) -> None:
+        super().forget()
+        self.sleepers = 0

@@ -5,8 +5,26 @@ Knows where each public name lives.
 
 from __future__ import annotations
 
+from .buffer import BufferFull, BufferMetrics, EventBuffer
 from .decoder import Decoder
 from .events import ServerSentEvent, encode
+from .hub import EventHub, EventSubscription, HubHealth, SubscriberHealth, UpstreamError
+from .relay import Relay, relay
 from .stream import EventStream
 
-__all__ = ["Decoder", "EventStream", "ServerSentEvent", "encode"]
+__all__ = [
+    "BufferFull",
+    "BufferMetrics",
+    "Decoder",
+    "EventBuffer",
+    "EventHub",
+    "EventStream",
+    "EventSubscription",
+    "HubHealth",
+    "Relay",
+    "ServerSentEvent",
+    "SubscriberHealth",
+    "UpstreamError",
+    "encode",
+    "relay",
+]

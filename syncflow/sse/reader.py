@@ -16,7 +16,7 @@ from .events import ServerSentEvent
 if TYPE_CHECKING:
     from ..responses import Response
 
-__all__ = ["EVENT_STREAM", "EventReader", "media_type", "read_events"]
+__all__ = ["EVENT_STREAM", "EventReader", "check_media_type", "media_type", "read_events"]
 
 EVENT_STREAM = "text/event-stream"
 
@@ -68,6 +68,17 @@ class EventReader:
 
 def read_events(response: Response, max_event_size: int) -> Iterator[ServerSentEvent]:
     """See `Response.iter_sse`."""
+    check_media_type(response)
+    return _events(EventReader(response, Decoder(max_event_size=max_event_size)))
+
+
+def _events(reader: EventReader) -> Iterator[ServerSentEvent]:
+    while (events := reader.read()) is not None:
+        yield from events
+
+
+def check_media_type(response: Response) -> None:
+    """Raise ContentTypeError for what is something else, as a web page: it would look like a stream without events."""
     kind = media_type(response)
     if kind != EVENT_STREAM and kind not in UNNAMED:
         raise ContentTypeError(
@@ -75,12 +86,6 @@ def read_events(response: Response, max_event_size: int) -> Iterator[ServerSentE
             f"{EVENT_STREAM}; see its text",
             response=response,
         )
-    return _events(EventReader(response, Decoder(max_event_size=max_event_size)))
-
-
-def _events(reader: EventReader) -> Iterator[ServerSentEvent]:
-    while (events := reader.read()) is not None:
-        yield from events
 
 
 def media_type(response: Response) -> str:
