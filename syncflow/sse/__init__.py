@@ -9,7 +9,7 @@ from .buffer import BufferFull, BufferMetrics, EventBuffer
 from .decoder import Decoder
 from .events import ServerSentEvent, encode
 from .hub import EventHub, EventSubscription, HubHealth, SubscriberHealth, UpstreamError
-from .relay import Relay, relay
+from .relaying import Relay, relay
 from .stream import EventStream
 
 __all__ = [

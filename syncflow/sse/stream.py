@@ -161,6 +161,7 @@ class EventStream:
         self._ready: deque[ServerSentEvent] = deque()
         self._waits_since: float | None = None  # for an event
         self._heard_at = 0.0  # anything of the server
+        self._pieces = 0  # of bodies, that have come
         self._reconnects = 0  # in a row that brought no event
         self._failures = 0  # in a row
         self._due: float | None = None  # the moment to connect again
@@ -193,8 +194,13 @@ class EventStream:
     def batch(self, patience: float | None = None) -> list[ServerSentEvent] | None:
         """All events that have come, as soon as there is something: an empty list if it was a sign of life only, as a
         comment, or nothing for `patience` seconds. None at the end. Raises as iterating does."""
-        if not self._ready and not self._advance(patience):
-            return None
+        until = None if patience is None else self._clock() + patience
+        pieces = self._pieces
+        while not self._ready and self._pieces == pieces:
+            if not self._advance(until):
+                return None
+            if until is not None and self._clock() >= until:
+                break
         events = list(self._ready)
         self._ready.clear()
         if events:
@@ -203,18 +209,18 @@ class EventStream:
 
     # ---------------------------------------------------------------- towards the next event
 
-    def _advance(self, patience: float | None) -> bool:
-        """One step: wait, connect, or read a piece. False at the end."""
+    def _advance(self, patient_until: float | None) -> bool:
+        """One step: pause, connect, or read a piece. False at the end."""
         if self._is_over:
             return False
         now = self._clock()
         if self._waits_since is None:
             self._waits_since = now
         try:
-            self._limit_wait(now, patience)
+            self._limit_wait(now, patient_until)
             self._step()
         except RequestException as error:
-            self._deal_with(error, now, patience)
+            self._deal_with(error)
         except BaseException:  # an interrupt; iterating again goes on from the last event
             self._give_up()
             raise
@@ -227,14 +233,14 @@ class EventStream:
     def _is_over(self) -> bool:
         return self._is_closed or self._has_ended
 
-    def _limit_wait(self, now: float, patience: float | None) -> None:
-        """`patience` is for what comes by itself: a connection that is being made is not given up for it."""
+    def _limit_wait(self, now: float, patient_until: float | None) -> None:
+        """Patience is for what comes by itself: a connection that is being made is not given up for it."""
         assert self._waits_since is not None
         until = None if self._event_timeout is None else self._waits_since + self._event_timeout
         limit = f"{self._event_timeout:g} s (event_timeout)" if until is not None else ""
         is_connecting = self._reader is None and (self._due is None or self._due <= now)
-        if patience is not None and not is_connecting and (until is None or now + patience < until):
-            until, limit = now + patience, "the patience of its reader"
+        if patient_until is not None and not is_connecting and (until is None or patient_until < until):
+            until, limit = patient_until, "the patience of its reader"
         self._deadline.end_wait_at(until, limit)
 
     def _step(self) -> None:
@@ -257,6 +263,7 @@ class EventStream:
             self._lost(None)
         else:
             self._heard_at = self._clock()
+            self._pieces += 1
             self._ready.extend(events)
 
     def _connect(self) -> None:
@@ -284,14 +291,14 @@ class EventStream:
 
     # ---------------------------------------------------------------- when it breaks
 
-    def _deal_with(self, error: RequestException, now: float, patience: float | None) -> None:
+    def _deal_with(self, error: RequestException) -> None:
         """Raise it, unless the stream goes on."""
         if self._is_closed:
             self._give_up()
             return
         if isinstance(error, EventTimeout):
             self._notice_silence()
-            if self._is_impatient(now):
+            if self._is_only_impatient():
                 return
             self._waits_since = None
             raise error
@@ -302,8 +309,8 @@ class EventStream:
         self._schedule(has_failed=True)
         raise error
 
-    def _is_impatient(self, now: float) -> bool:
-        """Whether it is only the reader's patience that is over."""
+    def _is_only_impatient(self) -> bool:
+        """Whether no more is over than the reader's patience."""
         assert self._waits_since is not None
         timeout = self._event_timeout
         return timeout is None or self._clock() < self._waits_since + timeout
