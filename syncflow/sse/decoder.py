@@ -14,14 +14,11 @@ import re
 
 from ..exceptions import EventTooLarge
 from ..settings import MAX_EVENT_SIZE
-from .events import ServerSentEvent
+from .events import MOST_DIGITS, ServerSentEvent
 
 __all__ = ["Decoder"]
 
 BOM = b"\xef\xbb\xbf"
-
-# A reconnection time of more digits is ignored. `int` refuses 4,300, and converts what is shorter in microseconds.
-MOST_DIGITS = 4000
 
 # An event with at most a type, an id before or after it, and one line of data. It begins at the beginning of a line, so
 # that what is between two of them has an end of a line in it, or is nothing.
