@@ -14,14 +14,14 @@ import re
 
 from ..exceptions import EventTooLarge
 from ..settings import MAX_EVENT_SIZE
-from .events import ServerSentEvent
+from .events import MOST_DIGITS, ServerSentEvent
 
 __all__ = ["Decoder"]
 
 BOM = b"\xef\xbb\xbf"
 
-# A reconnection time of more digits is ignored. `int` refuses 4,300, and converts what is shorter in microseconds.
-MOST_DIGITS = 4000
+# The fields of which something is held until the event is dispatched.
+HELD = frozenset({b"data", b"event", b"id"})
 
 # An event with at most a type, an id before or after it, and one line of data. It begins at the beginning of a line, so
 # that what is between two of them has an end of a line in it, or is nothing.
@@ -37,7 +37,8 @@ class Decoder:
     """One stream, from its first byte. One thread.
 
     Args:
-        max_event_size: bytes that are held of one event before it is dispatched, an unfinished line included.
+        max_event_size: bytes that are held of one event before it is dispatched: its lines of data, type and ID, each
+            with one byte for its end, and the line that is coming, whatever it is.
         last_event_id: of the streams before this one, until an event of this one has its own.
 
     Attributes:
@@ -54,10 +55,9 @@ class Decoder:
         self.retry: int | None = None
         # Never changes.
         self._limit = max_event_size
-        # The stream: its first bytes, while they may be a byte order mark; then an unfinished line, in pieces.
+        # The stream: its first bytes, while they may be a byte order mark; then an unfinished line.
         self._is_at_start = True
-        self._rest: list[bytes] = []
-        self._rest_size = 0
+        self._rest = bytearray()
         self._is_after_cr = False  # an LF would belong to it
         # The event that is being put together, and the bytes of its lines.
         self._data: list[str] = []
@@ -65,7 +65,7 @@ class Decoder:
         self._id = last_event_id
         self._event_retry: int | None = None
         self._size = 0
-        self._failure: EventTooLarge | None = None
+        self._has_failed = False
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """The events that these bytes complete.
@@ -76,20 +76,26 @@ class Decoder:
         """
         self.check()
         lines = self._whole_lines(data)
-        if self._size + len(lines) <= self._limit:
+        if not lines:
+            events = []
+        elif self._size + len(lines) <= self._limit:
             events = self._read(lines)
         else:
             events = self._read_carefully(lines)
-        if self._size + self._rest_size > self._limit:
+        if self._size + len(self._rest) > self._limit:
             self._fail()
-            if not events:
-                self.check()
+        if not events:
+            self.check()
         return events
 
     def check(self) -> None:
         """Raise the error that the last `feed` has left, because it had events to return first."""
-        if self._failure is not None:
-            raise self._failure
+        if self._has_failed:
+            # Made anew each time: one that was kept would keep the frames that it went through, and their bytes.
+            raise EventTooLarge(
+                f"an event of the stream is larger than {self._limit:,} bytes (max_event_size); allow more if the "
+                "server can be trusted"
+            )
 
     # ---------------------------------------------------------------- lines
 
@@ -99,14 +105,13 @@ class Decoder:
         has_cr = b"\r" in data
         end = max(data.rfind(b"\n"), data.rfind(b"\r") if has_cr else -1) + 1
         if not end:
-            self._keep(data)
+            self._rest += data
             return b""
         lines = data[:end]
         if self._rest:
-            lines = b"".join([*self._rest, lines])
+            lines = b"".join((self._rest, lines))
             self._rest.clear()
-            self._rest_size = 0
-        self._keep(data[end:])
+        self._rest += data[end:]
         if has_cr:
             # An event is not kept waiting for the LF that may follow.
             self._is_after_cr = data.endswith(b"\r")
@@ -116,20 +121,14 @@ class Decoder:
     def _continued(self, data: bytes) -> bytes:
         """Without the byte order mark in front of all, and without the second half of the last end of a line."""
         if self._is_at_start:
-            data = b"".join([*self._rest, data])
+            data = b"".join((self._rest, data))
             self._rest.clear()
-            self._rest_size = 0
             self._is_at_start = len(data) < len(BOM) and BOM.startswith(data)
             return data if self._is_at_start else data.removeprefix(BOM)
         if self._is_after_cr and data:
             self._is_after_cr = False
             return data.removeprefix(b"\n")
         return data
-
-    def _keep(self, data: bytes) -> None:
-        if data:
-            self._rest.append(data)
-            self._rest_size += len(data)
 
     # ---------------------------------------------------------------- events
 
@@ -138,15 +137,18 @@ class Decoder:
         text = lines.decode("utf-8", "replace")
         end = text.rfind("\n\n") + 2
         if end < 2:
-            return self._read_lines(text)
-        # In the middle there are whole events; in front the rest of one, perhaps, and the beginning of one behind.
-        is_between = not (self._data or self._type) and self._event_retry is None
-        begin = 0 if is_between else text.index("\n\n") + 2
-        events = self._read_lines(text[:begin])
-        if whole := text[begin:end]:
-            events += self._read_plain(whole) or self._read_named(whole) or self._read_lines(whole)
-        self._size = 0
-        return events + self._read_lines(text[end:])
+            events = self._read_lines(text)
+        else:
+            # In the middle there are whole events; in front the rest of one, perhaps, and the beginning of one behind.
+            is_between = not (self._data or self._type) and self._event_retry is None
+            begin = 0 if is_between else text.index("\n\n") + 2
+            events = self._read_lines(text[:begin]) if begin else []
+            if whole := text[begin:end]:
+                events += self._read_plain(whole) or self._read_named(whole) or self._read_lines(whole)
+            if end < len(text):
+                events += self._read_lines(text[end:])
+        self._measure(lines)
+        return events
 
     def _read_plain(self, text: str) -> list[ServerSentEvent] | None:
         """Nothing but whole events of one line of data each: four times as fast as `_read_lines`. None if that is not
@@ -203,7 +205,6 @@ class Decoder:
                 elif name == "retry":
                     self._read_retry(value)
         self._type, self._id = type_, id_
-        self._measure(text)
         return events
 
     def _read_retry(self, value: str) -> None:
@@ -212,31 +213,29 @@ class Decoder:
 
     # ---------------------------------------------------------------- size
 
-    def _measure(self, text: str) -> None:
-        """How much is held of an event that these lines have left unfinished."""
-        if not (self._data or self._type or self._id != self.last_event_id):
-            self._size = 0  # comments are not held, however many there are
-            return
-        dispatched = text.rfind("\n\n")
-        if dispatched >= 0 or text.startswith("\n"):
+    def _measure(self, lines: bytes) -> None:
+        """How much of these lines is held, of an event that they have left unfinished."""
+        dispatched = lines.rfind(b"\n\n")
+        if dispatched >= 0 or lines.startswith(b"\n"):
             self._size = 0
-            text = text[max(dispatched + 2, 1) :]
-        self._size += len(text.encode())
+            lines = lines[max(dispatched + 2, 1) :]
+        if lines:
+            # As they came: what is no UTF-8 grows when it is decoded, a line that is unfinished has not been.
+            self._size += sum(len(line) + 1 for line in lines.split(b"\n")[:-1] if line.partition(b":")[0] in HELD)
 
     def _read_carefully(self, lines: bytes) -> list[ServerSentEvent]:
         """Lines among which one event may be too large: up to that one."""
         events: list[ServerSentEvent] = []
         for line in lines.split(b"\n")[:-1]:
-            events += self._read_lines(line.decode("utf-8", "replace") + "\n")
-            if self._size > self._limit:
+            if self._size + len(line) > self._limit:
+                self._fail()
                 break
+            events += self._read(line + b"\n")
         return events
 
     def _fail(self) -> None:
         """Nothing more is read, nor kept."""
+        self._has_failed = True
         self._data.clear()
+        self._type = ""
         self._rest.clear()
-        self._failure = EventTooLarge(
-            f"an event of the stream is larger than {self._limit:,} bytes (max_event_size); allow more if the server "
-            "can be trusted"
-        )

@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 
 from ..exceptions import JSONDecodeError
 
-__all__ = ["ServerSentEvent", "encode"]
+__all__ = ["MOST_DIGITS", "ServerSentEvent", "encode"]
+
+# Of a reconnection time; one that has more is ignored, and not written. So many `int` converts in microseconds and
+# wherever its own limit is set (sys.int_info.str_digits_check_threshold).
+MOST_DIGITS = 640
 
 
 class ServerSentEvent(NamedTuple):
@@ -51,7 +55,7 @@ def encode(event: ServerSentEvent) -> bytes:
 
     Raises:
         ValueError: no stream can carry it: a line break in `event` or `id`, an empty `event`, a carriage return in
-            `data`, a NUL in `id`, a `retry` that is no whole number from 0, half a surrogate pair.
+            `data`, a NUL in `id`, a `retry` that is no whole number from 0 or very large, half a surrogate pair.
     """
     lines = []
     if event.event != "message":
@@ -68,6 +72,8 @@ def encode(event: ServerSentEvent) -> bytes:
     if retry is not None:
         if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
             raise ValueError(f"retry is a whole number of milliseconds from 0, not {retry!r}")
+        if retry >= 10**MOST_DIGITS:
+            raise ValueError(f"retry has more than {MOST_DIGITS} digits, so that nobody will read it")
         lines.append(f"retry: {retry}\n")
     if "\r" in event.data:
         raise ValueError(
