@@ -254,7 +254,7 @@ class EventBuffer:
         if self._flush_interval is not None and not self._is_timed:
             self._ask_for_flush(self._flush_interval)
         crosses = before < self._alarm_size <= size and self._on_backpressure is not None
-        is_due = size >= self._flush_size and self._flusher is None
+        is_due = size >= self._flush_size
         return (ring.metrics(self._clock()) if crosses else None, is_due) if crosses or is_due else None
 
     def _ask_for_flush(self, interval: float) -> None:

@@ -63,7 +63,8 @@ class Flusher:
             self._news.put((client, when))
 
     def retire(self, client: weakref.ref[Client]) -> None:
-        """Any thread, at any moment, takes no lock. The client is closed, or dropped, and not called again."""
+        """Any thread, at any moment, takes no lock. The client is closed, or dropped: it is not called again once the
+        thread has heard of it."""
         if self._thread is not None:  # it does not end while there is a client
             self._news.put((client, None))
 

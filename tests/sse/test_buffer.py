@@ -270,6 +270,9 @@ def test_with_room_for_one_what_is_being_sent_is_not_put_back(sink: Sink, fails:
     else:
         assert figures(buffer) == (4, 2, 2, 0)
         assert sink.received == ["a", "d"]
+        fill(buffer, sink, "e")
+        finish(sending(buffer, sink, OSError("gone")), sink, 0)
+        assert figures(buffer) == (5, 2, 2, 1)
 
 
 def test_with_room_for_one_nothing_is_lost_that_had_no_successor(sink: Sink) -> None:

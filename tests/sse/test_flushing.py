@@ -329,6 +329,7 @@ def test_close_ends_it_and_what_waits_stays(new_buffer: NewBuffer, sink: Sink) -
     eventually(lambda: not flushers())
     assert (sink.received, buffer.size) == ([], 1)
     assert buffer.flush() == 1
+    assert not shared_flusher()._moments
 
 
 def test_close_stops_a_periodic_flush_after_the_event_that_is_being_sent(new_buffer: NewBuffer) -> None:
@@ -447,21 +448,70 @@ def test_nothing_is_lost_while_it_ends_and_starts(sink: Sink) -> None:
     gc.collect()
 
 
+class Counter:
+    """A client that is called once, and remembers it."""
+
+    def __init__(self) -> None:
+        self.called = threading.Event()
+
+    def on_time(self) -> float | None:
+        self.called.set()
+        return None
+
+
+def test_whoever_is_retired_is_not_called() -> None:
+    flusher = Flusher()
+    flusher._thread = threading.current_thread()  # so that no other begins before all news is there
+    clients = Counter(), Counter()
+    first, second = (weakref.ref(client, flusher.retire) for client in clients)
+    flusher.call_at(0.0, first)
+    flusher.call_at(0.0, second)
+    flusher.retire(first)
+    for _ in range(3):
+        flusher._hear()
+    flusher._call_who_is_due()
+    assert [client.called.is_set() for client in clients] == [False, True]
+    assert flusher._is_needed()
+    flusher.retire(second)
+    flusher._hear()
+    assert not flusher._is_needed()
+
+
+def test_a_thread_that_was_given_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt while it started: it runs, and another has taken its place."""
+    flusher = Flusher("syncflow-flusher-of-a-test")
+    client = Counter()
+    reference: weakref.ref[Any] = weakref.ref(client, flusher.retire)
+    with flusher._lock:  # both threads wait for it
+        with monkeypatch.context() as patch:
+            start = threading.Thread.start
+
+            def interrupted(thread: threading.Thread) -> None:
+                start(thread)
+                raise KeyboardInterrupt
+
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                flusher.call_at(time.monotonic() + NEVER, reference)
+        flusher.call_at(time.monotonic() + NEVER, reference)
+        threads = [thread for thread in threading.enumerate() if thread.name == "syncflow-flusher-of-a-test"]
+        assert len(threads) == 2
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
+    assert threads[1] is flusher._thread
+    flusher.retire(reference)
+    threads[1].join(PATIENCE)
+    assert not threads[1].is_alive()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_bug_ends_the_thread_aloud_and_the_next_one_goes_on() -> None:
     class Broken:
         def on_time(self) -> float | None:
             raise AssertionError("a bug")
 
-    class Sound:
-        called = threading.Event()
-
-        def on_time(self) -> float | None:
-            self.called.set()
-            return None
-
     flusher = Flusher("syncflow-flusher-of-a-test")
-    clients = [Broken(), Sound(), Sound()]
+    clients = [Broken(), Counter(), last := Counter()]
     references: list[weakref.ref[Any]] = [weakref.ref(client, flusher.retire) for client in clients]
     raised: list[Any] = []
     hook, threading.excepthook = threading.excepthook, raised.append
@@ -473,7 +523,7 @@ def test_a_bug_ends_the_thread_aloud_and_the_next_one_goes_on() -> None:
     finally:
         threading.excepthook = hook
     flusher.call_at(time.monotonic(), references[2])
-    assert Sound.called.wait(PATIENCE)
+    assert last.called.wait(PATIENCE)
     assert len(flusher._moments) == 1
     for reference in references:
         flusher.retire(reference)
