@@ -29,5 +29,6 @@ def test_there_are_some() -> None:
         "syncflow.http1.outgoing",
         "syncflow.http1.parser",
         "syncflow.http1.serializer",
+        "syncflow.sse.events",
         "syncflow.structures",
     }

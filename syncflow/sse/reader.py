@@ -43,7 +43,7 @@ class EventReader:
         not ended then is none (WHATWG HTML, section 9.2.6).
 
         Raises:
-            EventTooLarge: see `Decoder`; the response is closed.
+            EventTooLarge: see `Decoder`; the connection is closed.
             As `Response.iter_content`.
         """
         try:
@@ -51,19 +51,14 @@ class EventReader:
             piece = self._next_piece()
             return self.decoder.feed(piece) if piece else None
         except EventTooLarge as error:
-            raise self._closed_by(error) from None
+            located = EventTooLarge(f"{self.response._exchange.where}: {error}", phase="body")
+            raise self.response._ended_by(located) from None
 
     def _next_piece(self) -> bytes:
         if self._content is None:
             return self.response._read(PIECE)
         piece, self._content = self._content, b""
         return piece
-
-    def _closed_by(self, error: EventTooLarge) -> EventTooLarge:
-        response = self.response
-        response.close()
-        where = response._exchange.where
-        return EventTooLarge(f"{where}: {error}", request=response.request, response=response, phase="body")
 
 
 def read_events(response: Response, max_event_size: int) -> Iterator[ServerSentEvent]:
