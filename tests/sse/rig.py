@@ -10,7 +10,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from syncflow import Session
@@ -145,7 +145,7 @@ def numbered(*numbers: int) -> str:
 class Following:
     """A stream iterated on a thread of its own."""
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: Iterable[ServerSentEvent]) -> None:
         self.stream = stream
         self.events: list[ServerSentEvent] = []
         self._error: BaseException | None = None

@@ -1,5 +1,5 @@
-"""What a stream sends: headers, cookies, authentication, bodies; through proxies and other adapters too. What it shows of
-that in its log and its errors."""
+"""What a stream sends: headers, cookies, authentication, bodies; through proxies and other adapters too. And what its
+log and its errors show of that."""
 
 from __future__ import annotations
 
