@@ -61,7 +61,8 @@ class RequestException(IOError):
         request: the `PreparedRequest`, once there is one.
         response: the `Response`, where there is one.
         phase: what was being done: "pool", "dns", "connect", "proxy", "tls", "send", "head" (waiting for the answer) or
-            "body" (reading it); None if it failed before anything was begun.
+            "body" (reading it); of a stream of events also "reconnect" (waiting to connect again); None if it failed
+            before anything was begun.
         bytes_sent: bytes of the request's body that were handed to the system.
         bytes_received: bytes of the response's body that had arrived.
     """

@@ -15,6 +15,7 @@ from .links import parse_header_links
 from .sources import NO_SOURCE, Source
 from .structures import CaseInsensitiveDict
 from .text import decode, encoding_of
+from .urls import masked
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
@@ -150,7 +151,7 @@ class ResponseHead:
         if self.ok:
             return
         whose = "Client" if self.status_code < 500 else "Server"
-        message = f"{self.status_code} {whose} Error: {self.reason} for url: {self.url}"
+        message = f"{self.status_code} {whose} Error: {self.reason} for url: {masked(str(self.url))}"
         error = HTTPError(message, response=cast("Response", self))
         if note := self._message():
             error.add_note(note)

@@ -6,9 +6,11 @@ Knows how its request is prepared, the first time and again. When it is sent aga
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from .engine.deadline import Deadline
+from .exceptions import InvalidHeader, UnrewindableBodyError
 from .merging import HeaderTypes
 from .models import PreparedRequest, Request
 from .responses import Response
@@ -27,6 +29,10 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 # What describes a body, which is not made anew.
 BODY_HEADERS = ("Content-Type", "Content-Length", "Transfer-Encoding")
+
+# Half a surrogate pair cannot be encoded, and the others break a header (RFC 9110, section 5.5). A stream that is read
+# may name such an id too: then its next request is refused.
+UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 class SessionEventsMixin:
@@ -79,7 +85,7 @@ class SessionEventsMixin:
             last_event_id: to begin with.
             max_reconnects: how often in a row it connects again without an event in between; None is no limit, but
                 for a `method` that is not safe (RFC 9110, section 9.2.1), as POST, which is sent again only if this
-                says so.
+                says so, whatever goes wrong.
             event_timeout: seconds to wait for an event; comments, by which servers keep connections alive, do not
                 count. None is no limit.
             timeout: as for `Session`. `Timeouts.total` is for the whole stream.
@@ -97,18 +103,22 @@ class SessionEventsMixin:
         most: object = max_reconnects
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
             raise ValueError(f"max_reconnects is a number from 0 or None, not {most!r}")
-        if event_timeout is not None and not 0 < event_timeout < math.inf:
+        if event_timeout is not None and (isinstance(event_timeout, bool) or not 0 < event_timeout < math.inf):
             raise ValueError(f"event_timeout is a number of seconds over 0 or None, not {event_timeout!r}")
         if unknown := sorted(request_args.keys() - {"params", "data", "files", "json", "cookies", "auth", "hooks"}):
             raise TypeError(f"sse() has no argument {', '.join(unknown)}")
         fields: CaseInsensitiveDict[Any] = CaseInsensitiveDict(
-            {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+            # What the Fetch standard makes of its cache mode "no-store", which the standard asks for.
+            {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         )
         fields.update(headers or {})
         request = Request(method, url, fields, **request_args)
         settings = {"allow_redirects": allow_redirects, "proxies": proxies, "verify": verify, "cert": cert}
+        subscription = Subscription(self, request, settings)
+        if last_event_id is not None:
+            _check_id(last_event_id, subscription)
         return EventStream(
-            Subscription(self, request, settings),
+            subscription,
             self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout),
             last_event_id=last_event_id or "",
             max_reconnects=max_reconnects,
@@ -125,16 +135,16 @@ class Subscription:
         self._session = session
         self._request = request
         self._settings = settings
-        self._first = session.prepare_request(request)
-        self._adapter = session.get_adapter(self._first.url)
-        self.is_safe = self._first.method in SAFE
+        self.request = session.prepare_request(request)
+        self._adapter = session.get_adapter(self.request.url)
+        self.is_safe = self.request.method in SAFE
         self._was_sent = False
 
     @property
     def where(self) -> str:
         """ "host:port", for messages."""
-        target = self._first.known_target
-        return masked(self._first.url) if target is None else target.authority
+        target = self.request.known_target
+        return masked(self.request.url) if target is None else target.authority
 
     @property
     def is_closed(self) -> bool:
@@ -143,11 +153,11 @@ class Subscription:
 
     def open(self, last_event_id: str, deadline: Deadline) -> Response:
         """See `Opener`. Raises what `Session.request` raises."""
-        request = self._again() if self._was_sent else self._first.copy()
+        request = self._again() if self._was_sent else self.request.copy()
         self._was_sent = True
-        if last_event_id:
-            # In UTF-8, and text of a header is Latin-1.
-            request.headers["Last-Event-ID"] = last_event_id.encode().decode("latin-1")
+        # In UTF-8, and text of a header is Latin-1; without the white space around it, as the Fetch standard has it.
+        if value := last_event_id.encode().decode("latin-1").strip(" \t"):
+            request.headers["Last-Event-ID"] = value
         given = dict(self._settings)
         allow_redirects = given.pop("allow_redirects")
         settings = self._session.merge_environment_settings(request.url, stream=True, **given)
@@ -156,12 +166,16 @@ class Subscription:
     def _again(self) -> PreparedRequest:
         """As the first one, with cookies and authentication as they are now. Raises UnrewindableBodyError."""
         request = self._session._prepare_head(self._request)
-        if self._first.content is not None:
+        if self.request.content is not None:
             for name in BODY_HEADERS:
-                if name in self._first.headers:
-                    request.headers[name] = self._first.headers[name]
-            request._body, request._content = self._first._body, self._first._content
-            request.rewind_body()
+                if name in self.request.headers:
+                    request.headers[name] = self.request.headers[name]
+            request._body, request._content = self.request._body, self.request._content
+            try:
+                request.rewind_body()
+            except UnrewindableBodyError as error:
+                why = f"{self.where}: connecting again, {error}; give bytes or a file, or max_reconnects=0"
+                raise UnrewindableBodyError(why, request=request) from error
         return self._session._prepare_rest(request, self._request)
 
     def attend(self, pause: Pause) -> None:
@@ -173,3 +187,14 @@ class Subscription:
         """See `Opener`."""
         if (paused := getattr(self._adapter, "paused", None)) is not None:
             paused.discard(pause)
+
+
+def _check_id(last_event_id: object, subscription: Subscription) -> None:
+    """Raises TypeError, InvalidHeader."""
+    if not isinstance(last_event_id, str):
+        raise TypeError(f"last_event_id is a str or None, not {last_event_id!r}")
+    if UNSENDABLE.search(last_event_id):
+        raise InvalidHeader(
+            f"{subscription.where}: last_event_id has a character in it that no header may have; nothing was sent",
+            request=subscription.request,
+        )

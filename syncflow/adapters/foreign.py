@@ -18,6 +18,7 @@ from ..http1 import InvalidRequest, request_head
 from ..models import PreparedRequest
 from ..responses import Response
 from ..sources import NO_SOURCE, Source
+from ..urls import masked
 
 __all__ = ["adopt", "plain_timeout", "send_through"]
 
@@ -35,8 +36,12 @@ class RawSource:
         self.where = where
         self.is_over = False
         self._raw = raw
+        # What is sent in chunks may come bit by bit for hours: `read` of urllib3 waits until all is there that it was
+        # asked for, and drops what had come if the rest does not.
+        is_chunked = getattr(raw, "chunked", None) is True
+        read = raw.read1 if is_chunked and hasattr(raw, "read1") else raw.read
         # What `requests` reads by `stream` is told not to undo codings; a mere file knows of none.
-        self._read = functools.partial(raw.read, decode_content=False) if hasattr(raw, "stream") else raw.read
+        self._read = functools.partial(read, decode_content=False) if hasattr(raw, "stream") else read
 
     def read(self, most: int) -> bytes:
         """The next bytes as they came, codings and all."""
@@ -151,7 +156,7 @@ def adopt(answer: Any, request: PreparedRequest, adapter: Any) -> Response:
 
 def _where(request: PreparedRequest) -> str:
     target = request.known_target
-    return str(request.url) if target is None else target.authority
+    return masked(request.url) if target is None else target.authority
 
 
 def _fields(answer: Any) -> list[tuple[str, str]]:

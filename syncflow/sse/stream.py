@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import random
+import ssl
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ..engine.calling_off import Cancellation
@@ -41,6 +41,7 @@ from .events import ServerSentEvent
 from .reader import EVENT_STREAM, EventReader, media_type
 
 if TYPE_CHECKING:
+    from ..models import PreparedRequest
     from ..responses import Response
     from ..settings import Timeouts
 
@@ -51,7 +52,8 @@ logger = logging.getLogger("syncflow.sse")
 # Seconds. The standard wants "a few"; Chromium has 3, and so have most servers in mind that name none.
 RECONNECTION_TIME = 3.0
 
-# Seconds up to which the delay grows while every try fails.
+# Seconds from and up to which the delay grows while every try fails; a server may have asked for none at all.
+SHORTEST_BACKOFF = 0.001
 LONGEST_BACKOFF = 60.0
 
 # By so much of itself a delay is longer, at random, so that the clients of a server that restarts do not all come back
@@ -62,7 +64,9 @@ JITTER = 0.25
 LONGEST_DELAY = 86400.0
 
 LOST = (ConnectionError, ChunkedEncodingError, DecompressionError, ReadTimeout, WriteTimeout, PoolTimeout)
-FUTILE = (SSLError, ProtocolError)
+
+# In a TLS handshake: the server has left, which is no verdict.
+CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class Opener(Protocol):
@@ -71,6 +75,10 @@ class Opener(Protocol):
     @property
     def where(self) -> str:
         """ "host:port", for messages."""
+
+    @property
+    def request(self) -> PreparedRequest:
+        """As it is first sent, for errors."""
 
     @property
     def is_safe(self) -> bool:
@@ -115,16 +123,17 @@ class EventDeadline(Deadline):
         """The error for the limit that has run out."""
         if not self._limit:
             return super().exceeded(where, phase)
-        return EventTimeout(
-            f"{where}: no event came for {self._limit}, in phase {phase!r}; iterate again to go on waiting", phase=phase
-        )
+        stays = phase in ("body", "reconnect")
+        advice = "iterate again to go on waiting" if stays else "the connection that was being made is given up"
+        return EventTimeout(f"{where}: no event came for {self._limit}, in phase {phase!r}; {advice}", phase=phase)
 
 
 class EventStream:
     """The events of a URL, over as many connections as it takes: see `Session.sse`.
 
     A context manager and an iterator. It connects when it is first iterated. After an error, iterating again connects
-    again; once it has ended, or was closed, there is nothing more. One thread at a time may iterate, any may `close`.
+    again, but for a request that may not be sent again; once it has ended, or was closed, there is nothing more. One
+    thread at a time may iterate, any may `close`.
 
     Attributes:
         last_event_id: of the last event that was handed out; what the next connection is asked to go on from.
@@ -143,6 +152,7 @@ class EventStream:
         max_event_size: int,
         clock: Clock = time.monotonic,
     ) -> None:
+        Decoder(max_event_size=max_event_size)  # raises what is wrong with it, before anything is sent
         self.last_event_id = last_event_id
         self.response: Response | None = None
         self.reconnection_time = RECONNECTION_TIME
@@ -154,6 +164,7 @@ class EventStream:
         self._event_timeout = event_timeout
         self._max_event_size = max_event_size
         self._most = 0 if max_reconnects is None and not opener.is_safe else max_reconnects
+        self._is_sent_once = self._most == 0 and not opener.is_safe
         self._cancellation = Cancellation()
         # The iterating thread's.
         self._deadline = self._new_deadline()
@@ -176,13 +187,15 @@ class EventStream:
         """The next event, each once and whole.
 
         Raises:
-            EventTimeout: none came for `event_timeout` seconds. The connection stays.
+            EventTimeout: none came for `event_timeout` seconds. The connection stays; one that was being made does not.
             HTTPError, ContentTypeError: the server's answer is no event stream; see its `response`.
             TotalTimeout: of the whole stream.
             EventTooLarge, SSLError, ProtocolError, SessionClosed: in no case is it tried again by itself.
             ConnectionError, ChunkedEncodingError, DecompressionError, ReadTimeout, WriteTimeout, PoolTimeout: the
                 stream was lost, and `max_reconnects` are used up.
         """
+        if self._is_closed:
+            raise StopIteration
         ready = self._ready
         while not ready:
             if not self._advance(None):
@@ -194,6 +207,8 @@ class EventStream:
     def batch(self, patience: float | None = None) -> list[ServerSentEvent] | None:
         """All events that have come, as soon as there is something: an empty list if it was a sign of life only, as a
         comment, or nothing for `patience` seconds. None at the end. Raises as iterating does."""
+        if self._is_closed:
+            return None
         until = None if patience is None else self._clock() + patience
         pieces = self._pieces
         while not self._ready and self._pieces == pieces:
@@ -213,35 +228,51 @@ class EventStream:
         """One step: pause, connect, or read a piece. False at the end."""
         if self._is_over:
             return False
-        now = self._clock()
         if self._waits_since is None:
-            self._waits_since = now
+            self._waits_since = self._clock()
         try:
-            self._limit_wait(now, patient_until)
-            self._step()
-        except RequestException as error:
-            self._deal_with(error)
-        except BaseException:  # an interrupt; iterating again goes on from the last event
-            self._give_up()
+            self._try_step(patient_until)
+        except BaseException as error:
+            self._raised(error)
             raise
         if self._ready:
             self._waits_since = None
             self._reconnects = 0
         return not self._is_over
 
+    def _try_step(self, patient_until: float | None) -> None:
+        try:
+            self._limit_wait(patient_until)
+            self._step()
+        except RequestException as error:
+            self._deal_with(error)
+
+    def _raised(self, error: BaseException) -> None:
+        """The program gets `error`: if it iterates again, it begins to wait then."""
+        self._waits_since = None
+        if isinstance(error, RequestException):
+            error.request = error.request or self._opener.request
+        else:  # an interrupt; iterating again goes on from the last event
+            self._give_up()
+        if self._is_sent_once and self._reader is None:
+            self._has_ended = True
+
     @property
     def _is_over(self) -> bool:
         return self._is_closed or self._has_ended
 
-    def _limit_wait(self, now: float, patient_until: float | None) -> None:
+    def _limit_wait(self, patient_until: float | None) -> None:
         """Patience is for what comes by itself: a connection that is being made is not given up for it."""
         assert self._waits_since is not None
         until = None if self._event_timeout is None else self._waits_since + self._event_timeout
         limit = f"{self._event_timeout:g} s (event_timeout)" if until is not None else ""
-        is_connecting = self._reader is None and (self._due is None or self._due <= now)
-        if patient_until is not None and not is_connecting and (until is None or patient_until < until):
+        if patient_until is not None and not self._is_connecting and (until is None or patient_until < until):
             until, limit = patient_until, "the patience of its reader"
         self._deadline.end_wait_at(until, limit)
+
+    @property
+    def _is_connecting(self) -> bool:
+        return self._reader is None and self._due is None
 
     def _step(self) -> None:
         if self._reader is not None:
@@ -255,6 +286,8 @@ class EventStream:
     def _read(self, reader: EventReader) -> None:
         decoder = reader.decoder
         self.last_event_id = decoder.last_event_id  # also of an event without data, which was not handed out
+        # An adapter that was written for `requests` waits as it likes, but between two waits the limits hold.
+        self._deadline.check(self._opener.where, "body")
         events = reader.read()
         if decoder.retry is not None:
             self.reconnection_time = min(decoder.retry, LONGEST_DELAY * 1000) / 1000
@@ -264,13 +297,15 @@ class EventStream:
         else:
             self._heard_at = self._clock()
             self._pieces += 1
+            self._failures = 0
             self._ready.extend(events)
 
     def _connect(self) -> None:
         """Raises HTTPError or ContentTypeError for what is no event stream."""
+        if self.response is not None:
+            self.response.close()  # one that was refused, and not read, would keep its place in the pool
         self._deadline = deadline = self._new_deadline()
-        assert self._waits_since is not None
-        self._limit_wait(self._clock(), None)
+        self._limit_wait(None)
         self.response = response = self._opener.open(self.last_event_id, deadline)
         if self._is_closed:  # perhaps before there was a response to close
             response.close()
@@ -284,7 +319,6 @@ class EventStream:
         decoder = Decoder(max_event_size=self._max_event_size, last_event_id=self.last_event_id)
         self._reader = EventReader(response, decoder)
         self._heard_at = self._clock()
-        self._failures = 0
 
     def _new_deadline(self) -> EventDeadline:
         return EventDeadline(self._timeouts, self._cancellation, self._ends_at, self._clock)
@@ -295,22 +329,20 @@ class EventStream:
         """Raise it, unless the stream goes on."""
         if self._is_closed:
             self._give_up()
-            return
-        if isinstance(error, EventTimeout):
+        elif isinstance(error, EventTimeout) and not self._is_connecting:
             self._notice_silence()
-            if self._is_only_impatient():
-                return
-            self._waits_since = None
-            raise error
-        if isinstance(error, LOST) and not isinstance(error, FUTILE):
+            if not self._is_only_impatient:
+                raise error
+        elif isinstance(error, LOST) and not _is_futile(error):
             self._lost(error)
-            return
-        self._give_up()
-        self._schedule(has_failed=True)
-        raise error
+        else:
+            self._give_up()
+            self._schedule(has_failed=True)
+            raise error
 
+    @property
     def _is_only_impatient(self) -> bool:
-        """Whether no more is over than the reader's patience."""
+        """Whether it is the reader's patience that is over, and not `event_timeout`."""
         assert self._waits_since is not None
         timeout = self._event_timeout
         return timeout is None or self._clock() < self._waits_since + timeout
@@ -319,7 +351,8 @@ class EventStream:
         """Waits that are shorter than `Timeouts.read` must not hide that the server has been silent for longer."""
         read = self._timeouts.read
         if self._reader is not None and read is not None and self._clock() >= self._heard_at + read:
-            self._lost(ReadTimeout(f"{self._opener.where}: the server sent nothing for {read:g} s (Timeouts.read)"))
+            what = f"{self._opener.where}: the server sent nothing for {read:g} s (Timeouts.read)"
+            self._lost(ReadTimeout(what, response=self._reader.response, phase="body"))
 
     def _lost(self, error: RequestException | None) -> None:
         """The connection has ended, or none came about: see to the next one. Raises `error` if there is to be none."""
@@ -337,6 +370,8 @@ class EventStream:
 
     def _schedule(self, *, has_failed: bool) -> float:
         """Set the moment of the next connection; returns the seconds until then."""
+        if not has_failed:
+            self._failures = 0
         delay = delay_before(self._failures, self.reconnection_time)
         self._failures += has_failed
         self._due = self._clock() + delay
@@ -351,8 +386,8 @@ class EventStream:
         """Woken by `close` and by the closing of the session; ends by the limits."""
         pause = Pause(self._opener.where)
         self._cancellation.attend(pause.fail)
-        self._opener.attend(pause)
         try:
+            self._opener.attend(pause)
             pause.wait(until, self._deadline, self._opener)
         finally:
             self._opener.leave(pause)
@@ -405,14 +440,26 @@ class Pause:
                     return
                 self._called_off.wait(left)
             if self._failure is not None:
+                self._failure.phase = "reconnect"
                 raise self._failure
 
 
 def delay_before(failures: int, reconnection_time: float) -> float:
     """Seconds before the next connection: what the server has asked for, doubled with every failure in a row up to a
     minute, and somewhat more at random (WHATWG HTML, section 9.2.3: "reestablish the connection")."""
-    delay = max(reconnection_time, min(reconnection_time * 2.0 ** min(failures, 16), LONGEST_BACKOFF))
+    delay = reconnection_time
+    if failures:
+        backoff = max(reconnection_time, SHORTEST_BACKOFF) * 2.0 ** min(failures, 16)
+        delay = max(reconnection_time, min(backoff, LONGEST_BACKOFF))
     return delay * random.uniform(1.0, 1.0 + JITTER)
+
+
+def _is_futile(error: RequestException) -> bool:
+    """Whether the next try would end as this one. A TLS handshake that was cut off says nothing of anybody's trust."""
+    cause = error.__cause__
+    if isinstance(error, SSLError):
+        return not isinstance(cause, OSError) or (isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT_OFF))
+    return isinstance(error, ProtocolError)
 
 
 def _refusal(response: Response) -> RequestException:
@@ -420,9 +467,11 @@ def _refusal(response: Response) -> RequestException:
     where, status = response._exchange.where, response.status_code
     response._streamed = False  # nobody has asked for it, so nobody need be told if it is dropped unread
     if status != 200:
-        with suppress(ChunkedEncodingError, ConnectionError, DecompressionError, ReadTimeout):
-            if status >= 400:
+        if status >= 400:
+            try:
                 response.drain()  # the server's message; what is wrong with it is of no interest
+            except (ChunkedEncodingError, ConnectionError, DecompressionError, ReadTimeout, EventTimeout):
+                response.close()
         try:
             response.raise_for_status()
         except HTTPError as error:

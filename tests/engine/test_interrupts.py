@@ -83,6 +83,7 @@ print("whole", flush=True)
 STATEMENTS = {
     "get": ("assert session.get(url).content == b'ok'", 0.002),
     "stream": ("assert b''.join(session.get(url + '/large', stream=True).iter_content(5000)) == bytes(100_000)", 0.004),
+    "events": ("assert len(list(session.sse(url + '/events', max_reconnects=0))) == 50", 0.004),
     "bytes": ("assert session.put(url, data=bytes(400_000)).content == b'ok'", 0.006),
     "generator": ("assert session.put(url, data=(bytes(9_000) for _ in range(40))).content == b'ok'", 0.006),
     "fresh": ("assert session.get(url, headers={'Connection': 'close'}).content == b'ok'", 0.004),
@@ -90,6 +91,8 @@ STATEMENTS = {
 
 
 def answer(request: Request) -> Response:
+    if request.path == "/events":
+        return Response(200, {"Content-Type": "text/event-stream"}, b"data: x\n\n" * 50)
     return Response(200, [], bytes(100_000) if request.path == "/large" else b"ok")
 
 
