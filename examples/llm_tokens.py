@@ -1,24 +1,23 @@
 """The tokens of a language model as they come, in the OpenAI streaming format; Ctrl-C stops the model, too."""
 
 import json
+import sys
 import threading
 
 import syncflow
 from syncflow.testing import AppServer, Request, Response
 
-ANSWER = "Callers block, sockets don't: a thread that waits for a token costs nothing until the token is there. " * 3
 stopped = threading.Event()
+prompt = " ".join(sys.argv[1:]) or "Say this: callers block, sockets don't, and waiting for a token costs nothing."
 
 
-def complete_chat(request: Request) -> Response:
-    """POST /v1/chat/completions with "stream": true. The server closes the generator when its client has left."""
-
-    def stream():
+def complete_chat(request: Request) -> Response:  # with "stream": true, of a model that repeats its prompt
+    def stream():  # closed by the server when its client has left
         try:
-            for word in ANSWER.split():
+            for word in json.loads(request.body)["messages"][-1]["content"].split():
                 choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
                 yield b"data: %b\n\n" % json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode()
-                stopped.wait(0.01)
+                stopped.wait(0.02)
             yield b"data: [DONE]\n\n"
         finally:
             stopped.set()
@@ -27,14 +26,14 @@ def complete_chat(request: Request) -> Response:
 
 
 with AppServer(complete_chat) as server, syncflow.Session() as session:
-    question = {"model": "local", "stream": True, "messages": [{"role": "user", "content": "Why threads?"}]}
+    question = {"model": "local", "stream": True, "messages": [{"role": "user", "content": prompt}]}
     with session.post(f"{server.url}/v1/chat/completions", json=question, stream=True) as response:
         try:
             for event in response.iter_sse():
                 if event.data == "[DONE]":
-                    print("\ndone")
                     break
                 print(event.json()["choices"][0]["delta"]["content"], end="", flush=True)
+            print("\ndone")
         except KeyboardInterrupt:
             print("\ncancelled")
     print("the server has stopped:", stopped.wait(5))

@@ -1,17 +1,19 @@
 """What every test gets: a check that it leaves no thread and no descriptor behind; certificates, and sessions that
 trust them.
 
-Knows pytest, hypothesis and trustme. Knows of syncflow how a session is made and closed, and the names of its threads:
-a worker that serves the whole process outlives the test that started it.
+Knows pytest, hypothesis and trustme, and how an example is started. Knows of syncflow how a session is made and closed,
+and the names of its threads: a worker that serves the whole process outlives the test that started it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -168,6 +170,38 @@ def _is_still(session: Session) -> bool:
     return not (stats.open or stats.connecting or stats.waiting or stats.bytes_buffered)
 
 
+# As a terminal starts it: where the tests run in the background SIGINT may be ignored, and then in every child too.
+RUN = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def start_example() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts an example as a process that Ctrl-C interrupts, with pipes for what it prints, line by line or less."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+            path = Path(__file__).parent.parent / "examples" / name
+            process = subprocess.Popen(
+                [sys.executable, "-u", "-W", "error", "-c", RUN, str(path), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"},
+                start_new_session=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
 @pytest.fixture(scope="session")
 def nginx_required() -> None:
     _require("nginx")
@@ -181,6 +215,11 @@ def tinyproxy_required() -> None:
 @pytest.fixture(scope="session")
 def curl_required() -> None:
     _require("curl")
+
+
+@pytest.fixture(scope="session")
+def chromium_required() -> None:
+    _require("chromium")
 
 
 def _require(program: str) -> None:
