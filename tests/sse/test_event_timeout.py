@@ -93,7 +93,7 @@ def limit(stream: EventStream, seconds: float | None) -> None:
 def wait_for_the_pause(stream: EventStream) -> None:
     """Until it is between two connections."""
     while stream._due is None:
-        assert stream.batch() == []
+        assert stream.batch(SOON) == []
 
 
 # ---------------------------------------------------------------------- event_timeout
@@ -122,7 +122,7 @@ def test_the_connection_stays(session: Session, server_tls: ssl.SSLContext, secu
     answer = steps("id: 1\ndata: a\n\nid: 2\ndata: ", "b\n", "\n", encoded=encoded)
     with Source(answer, ssl_context=server_tls if secure else None) as server:
         with follow(session, server.url) as stream:
-            assert stream.batch() == []  # connected
+            assert stream.batch(SOON) == []  # connected
             for data in ("a", "b"):
                 limit(stream, SOON)
                 for _ in range(2):
@@ -286,7 +286,7 @@ def test_the_total_goes_before_an_event_timeout_as_long(session: Session) -> Non
 def test_a_batch_is_all_that_has_come(session: Session) -> None:
     with Source(steps(numbered(1, 2) + "data: 3", "\n\n", ": x\n\n"), no_more) as server:
         with follow(session, server.url) as stream:
-            assert stream.batch() == []  # connected
+            assert stream.batch(SOON) == []  # connected
             server.step()
             batch = stream.batch()
             assert batch is not None
@@ -356,7 +356,7 @@ def test_silence_is_noticed_behind_patience(session: Session) -> None:
     with Source(holds(), whole(numbered(1)), no_more) as server:
         stream = follow(session, server.url, timeout=Timeouts(read=NEVER))
         stream._clock = clock
-        assert stream.batch() == []  # connected
+        assert stream.batch(SOON) == []  # connected
         assert stream.batch(SOON / 10) == []
         assert len(server.seen) == 1
         clock.ahead += NEVER
