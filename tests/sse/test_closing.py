@@ -347,7 +347,7 @@ def test_closed_by_a_hook(new_session: SessionMaker) -> None:
 
 
 @contextmanager
-def strikes(is_due: Callable[[], bool]) -> Iterator[None]:
+def strikes(is_due: Callable[[], object]) -> Iterator[None]:
     """KeyboardInterrupt on this thread, once, as soon as it `is_due`; as Ctrl-C, but by a signal that pytest leaves
     alone."""
 
@@ -380,7 +380,7 @@ def test_an_interrupt_of_a_wait(new_session: SessionMaker, place: str) -> None:
         stream = follow(session, server.url, event_timeout=PATIENCE)
         events: list[Any] = []
         with pytest.raises(KeyboardInterrupt):
-            with strikes(lambda: waits_in(threading.main_thread().ident, place)):
+            with strikes(lambda: server.seen and waits_in(threading.main_thread().ident, place)):
                 while (batch := stream.batch()) is not None:
                     events += batch
         assert stream._waits_since is None
