@@ -14,12 +14,13 @@ import gc
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from .driver import Child, installed, rotated
@@ -60,10 +61,16 @@ def stream_of(kind: str, count: int) -> bytes:
 
 
 def serve(count: int) -> None:
-    """`/KIND/COUNT`, by the number of the kind, one connection after the other. Prints its port as a line of JSON."""
+    """`/KIND/COUNT`, by the number of the kind, one connection after the other. Prints its port as a line of JSON, and
+    ends when its stdin does."""
     streams = [memoryview(stream_of(kind, count)) for kind in KINDS]
     listener = listen()
+    threading.Thread(target=send_all, args=(listener, streams), daemon=True).start()
     say(sys.stdout, port=listener.getsockname()[1])
+    sys.stdin.read()
+
+
+def send_all(listener: socket.socket, streams: Sequence[memoryview]) -> NoReturn:
     while True:
         connection, _ = listener.accept()
         with connection:
