@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workloads = [workload for workload in workloads if not workload.tls]
         for name, reason in missing.items():
             _tell(f"left out: {name}: {reason}")
-        heading = Heading.now(bench.workers, scale)
+        heading = Heading.now({worker.name: worker.version for worker in bench.workers})
         results = [bench.run(workload, _tell) for workload in workloads]
-    print(markdown(heading, results, missing))
+    print(markdown(heading, scale, results, missing))
     if options.json:
-        text = json.dumps(as_json(heading, results, missing), indent=2, ensure_ascii=False)
+        text = json.dumps(as_json(heading, scale, results, missing), indent=2, ensure_ascii=False)
         options.json.write_text(text + "\n", encoding="utf-8")
     return int(any(result.failures for result in results))
 

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from .clients import CLIENTS
 from .workloads import MIB, WARM_UP_VOLUME, Kind, Order, Scale, Site, Workload
@@ -29,6 +30,7 @@ PATIENCE = 120.0
 """Seconds for one sample. The slowest ever seen took four; a client that hangs must not hang the others."""
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 
 class WorkerError(Exception):
@@ -165,7 +167,7 @@ class Bench:
         able = [worker for worker in self.workers if worker.can(workload)]
         for turn in range(self._scale.rounds):
             progress(f"{workload.name}: round {turn + 1} of {self._scale.rounds}")
-            for worker in _rotated(able, turn):
+            for worker in rotated(able, turn):
                 if worker.name not in result.failures:
                     self._take_turn(worker, result)
         return result
@@ -213,9 +215,23 @@ def _value(order: Order, reply: dict[str, Any]) -> float:
     return order.count / MIB / seconds if order.kind.is_transfer else seconds * 1e6
 
 
-def _rotated(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:
-    for index in range(len(workers)):
-        yield workers[(turn + index) % len(workers)]
+def rotated(things: Sequence[T], turn: int) -> Iterator[T]:
+    """All of them, each turn beginning one further."""
+    for index in range(len(things)):
+        yield things[(turn + index) % len(things)]
+
+
+def installed(needs: dict[str, Sequence[str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """The versions of the distributions that those need who have all of theirs; and, by name, why the others are left
+    out."""
+    versions: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for name, distributions in needs.items():
+        try:
+            versions |= {each: metadata.version(each) for each in distributions}
+        except metadata.PackageNotFoundError as exc:
+            missing[name] = f"{exc.name} is not installed"
+    return versions, missing
 
 
 @contextmanager

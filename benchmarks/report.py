@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .driver import Result, Worker
+from .driver import Result
 from .workloads import MIB, Kind, Scale
 
 LIMIT = "socket"
@@ -29,22 +29,36 @@ class Heading:
     date: str
     machine: str
     cpus: int
+    load: float
     python: str
     openssl: str
     versions: dict[str, str]
-    scale: Scale
 
     @classmethod
-    def now(cls, workers: Iterable[Worker], scale: Scale) -> Heading:
+    def now(cls, versions: dict[str, str]) -> Heading:
+        """Before the run: the load is to be that of others. `versions` are of what is measured, by its name."""
         return cls(
             date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             machine=f"{_processor()}, {platform.system()} {platform.release()} {platform.machine()}",
             cpus=os.cpu_count() or 0,
+            load=os.getloadavg()[0],
             python=f"{platform.python_implementation()} {platform.python_version()}",
             openssl=ssl.OPENSSL_VERSION,
-            versions={worker.name: worker.version for worker in workers},
-            scale=scale,
+            versions=versions,
         )
+
+    def markdown(self, title: str, facts: Iterable[str], missing: dict[str, str]) -> str:
+        """`facts` are of the run, as what a sample is; `missing` says why something is left out."""
+        lines = [
+            f"# {title}, {self.date}",
+            "",
+            f"- machine: {self.machine}, {self.cpus} CPUs, load {self.load:.2f} when it began",
+            f"- {self.python}, {self.openssl}",
+            "- " + ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+            *(f"- {fact}" for fact in facts),
+            *(f"- left out: {name}: {reason}" for name, reason in missing.items()),
+        ]
+        return "\n".join(lines)
 
 
 def _congestion_control() -> str:
@@ -63,25 +77,14 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
 
 
-def markdown(heading: Heading, results: Sequence[Result], missing: dict[str, str]) -> str:
-    parts = [_heading(heading, missing), _overview(results, list(heading.versions))]
+def markdown(heading: Heading, scale: Scale, results: Sequence[Result], missing: dict[str, str]) -> str:
+    facts = [
+        f"a sample: {scale.requests} GETs, {scale.fresh_requests} fresh ones, or {_volumes(scale)}",
+        f"{scale.rounds} rounds, interleaved, over loopback, TCP {_congestion_control()}; medians",
+    ]
+    parts = [heading.markdown("Benchmarks", facts, missing), _overview(results, list(heading.versions))]
     parts.extend(_table(result) for result in results)
     return "\n\n".join(parts)
-
-
-def _heading(heading: Heading, missing: dict[str, str]) -> str:
-    scale = heading.scale
-    lines = [
-        f"# Benchmarks, {heading.date}",
-        "",
-        f"- machine: {heading.machine}, {heading.cpus} CPUs",
-        f"- {heading.python}, {heading.openssl}",
-        "- " + ", ".join(f"{name} {version}" for name, version in heading.versions.items()),
-        f"- a sample: {scale.requests} GETs, {scale.fresh_requests} fresh ones, or {_volumes(scale)}",
-        f"- {scale.rounds} rounds, interleaved, over loopback, TCP {_congestion_control()}; medians",
-        *(f"- left out: {name}: {reason}" for name, reason in missing.items()),
-    ]
-    return "\n".join(lines)
 
 
 def _overview(results: Sequence[Result], clients: Sequence[str]) -> str:
@@ -89,13 +92,13 @@ def _overview(results: Sequence[Result], clients: Sequence[str]) -> str:
         [f"{result.workload.name}, {result.workload.unit}", *(_cell(result, client) for client in clients)]
         for result in results
     ]
-    return _grid(["workload", *clients], rows)
+    return grid(["workload", *clients], rows)
 
 
 def _cell(result: Result, client: str) -> str:
     if client in result.failures:
         return "failed"
-    return _number(result.median(client))
+    return number(result.median(client))
 
 
 def _table(result: Result) -> str:
@@ -106,7 +109,7 @@ def _table(result: Result) -> str:
         header += ["download alone", "upload alone", "speed, the slower = 1"]
     if workload.kind.is_transfer:
         header.append("peak RSS growth, MiB")
-    lines = [f"## {workload.name}: {workload.title}", "", _grid(header, list(_rows(result)))]
+    lines = [f"## {workload.name}: {workload.title}", "", grid(header, list(_rows(result)))]
     lines += [f"\n{client} failed: {reason}" for client, reason in result.failures.items()]
     return "\n".join(lines)
 
@@ -117,12 +120,12 @@ def _rows(result: Result) -> Iterator[list[str]]:
     medians = {client: value for client in result.samples if (value := result.median(client)) is not None}
     for client in sorted(medians, key=medians.__getitem__, reverse=workload.kind.is_transfer):
         samples = result.samples[client]
-        row = [client, _number(medians[client]), _number(min(samples)), _number(max(samples))]
+        row = [client, number(medians[client]), number(min(samples)), number(max(samples))]
         bases = [medians[reference] for reference in _references(result)]
-        row += [_ratio(workload.speed(medians[client], base)) for base in bases]
+        row += [ratio(workload.speed(medians[client], base)) for base in bases]
         if result.alone:
-            row += [_number(median(part)) for part in result.alone[client].values()]
-            row.append(_ratio(result.of_slower_alone(client)))
+            row += [number(median(part)) for part in result.alone[client].values()]
+            row.append(ratio(result.of_slower_alone(client)))
         if workload.kind.is_transfer:
             peak = result.peak_growth_kib.get(client)
             row.append(NOTHING if peak is None else f"{peak / 1024:.1f}")
@@ -141,17 +144,17 @@ def _volumes(scale: Scale) -> str:
     return f"{scale.volume // MIB} MiB ({scale.small_pieces_volume / MIB:g} MiB of 1 KiB pieces)"
 
 
-def _ratio(value: float | None) -> str:
+def ratio(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table that is also readable as it is: padded, numbers to the right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -164,16 +167,17 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def as_json(heading: Heading, results: Sequence[Result], missing: dict[str, str]) -> dict[str, Any]:
+def as_json(heading: Heading, scale: Scale, results: Sequence[Result], missing: dict[str, str]) -> dict[str, Any]:
     """The same with every sample, for whoever compares two runs."""
     return {
         "date": heading.date,
         "machine": heading.machine,
         "cpus": heading.cpus,
+        "load": heading.load,
         "python": heading.python,
         "openssl": heading.openssl,
         "versions": heading.versions,
-        "scale": vars(heading.scale),
+        "scale": vars(scale),
         "left_out": missing,
         "workloads": [_result_as_json(result) for result in results],
     }

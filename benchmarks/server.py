@@ -67,7 +67,7 @@ LAST_ANSWER = _head(len(SMALL_BODY), "Connection: close\r\n") + SMALL_BODY
 ONCE_START = b"GET %s " % ONCE_PATH.encode("ascii")
 
 
-def _listen() -> socket.socket:
+def listen() -> socket.socket:
     """Sends without pacing: BBR, the default of some systems, takes the loopback for slower than it is."""
     listener = socket.create_server((HOST, 0), backlog=256)
     with contextlib.suppress(OSError):
@@ -299,8 +299,8 @@ def main() -> None:
     contexts: dict[str, ssl.SSLContext | None] = {"plain": None}
     if sys.argv[1:]:
         contexts["tls"] = _tls_context(sys.argv[1])
-    small = {name: _listen() for name in contexts}
-    bulk = {name: _listen() for name in contexts}
+    small = {name: listen() for name in contexts}
+    bulk = {name: listen() for name in contexts}
     loop = SmallLoop([(small[name], tls) for name, tls in contexts.items()])
     with tempfile.TemporaryFile() as block:
         block.write(os.urandom(BLOCK_SIZE))

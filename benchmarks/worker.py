@@ -25,29 +25,29 @@ RESET_PEAK = "5"
 
 
 def main() -> None:
-    replies = _claim_stdout()
+    replies = claim_stdout()
     try:
         client = load(sys.argv[1])
     except Exception as exc:  # a library that is there and broken must not stop the others either
-        _say(replies, missing=f"{type(exc).__name__}: {exc}")
+        say(replies, missing=f"{type(exc).__name__}: {exc}")
         return
-    _say(replies, version=client.version(), kinds=[kind.value for kind in client.kinds], tls=client.has_tls)
+    say(replies, version=client.version(), kinds=[kind.value for kind in client.kinds], tls=client.has_tls)
     for line in sys.stdin:
         try:
-            _say(replies, **_carry_out(client, Order.from_json(line)))
+            say(replies, **_carry_out(client, Order.from_json(line)))
         except Exception as exc:
             traceback.print_exc()
-            _say(replies, error=f"{type(exc).__name__}: {exc}"[:300])
+            say(replies, error=f"{type(exc).__name__}: {exc}"[:300])
 
 
-def _claim_stdout() -> TextIO:
+def claim_stdout() -> TextIO:
     """Stdout for the replies alone; what a library prints goes to stderr."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return replies
 
 
-def _say(replies: TextIO, **message: Any) -> None:
+def say(replies: TextIO, **message: Any) -> None:
     print(json.dumps(message), file=replies, flush=True)
 
 
