@@ -25,8 +25,10 @@ __all__ = ["EventHub", "EventSubscription", "HubHealth", "SubscriberHealth", "Up
 
 logger = logging.getLogger("syncflow.sse")
 
-# Events that a subscriber takes out of its buffer at once: a lock for each would cost more than all the rest.
-TAKEN = 256
+# The part of its buffer that a subscriber takes at once, because a lock for each event would cost more than all the
+# rest: so little that one that is behind does not look healthy for it; and how many events at the most.
+TAKEN_PART = 10
+MOST_TAKEN = 256
 
 # Seconds between two looks at subscribers that are behind, while no event comes.
 GLANCE = 1.0
@@ -103,6 +105,7 @@ class EventSubscription:
         self.number = number
         self.buffer = buffer
         self._hub = hub
+        self._most = max(1, min(buffer.max_size // TAKEN_PART, MOST_TAKEN))
         # Written once, by the hub before anybody has this object.
         self.resumed: bool | None = None
         # The consumer's.
@@ -145,7 +148,7 @@ class EventSubscription:
         if self._ready and not self._is_closed:
             return True
         has_ended = self.ended_because is not None  # asked first: then there is nothing that comes later
-        events, dropped = self.buffer.take_with_drops(TAKEN, patience)
+        events, dropped = self.buffer.take_with_drops(self._most, patience)
         if self._is_closed:
             return False
         self.dropped = dropped
@@ -235,19 +238,24 @@ class EventHub:
 
         Raises:
             UpstreamError: the upstream has failed.
-            ValueError: the hub has ended, or `buffer` has made something that will not do.
+            ValueError: the hub has ended, and the consumer has missed nothing; or `buffer` has made something that will
+                not do.
         """
         buffer = self._checked_buffer()
         self.check()
         with self._lock:
-            if self._ended_because is not None:
-                raise ValueError(f"the hub has ended: {self._ended_because}")
             self._count += 1
             subscription = EventSubscription(self, self._count, buffer)
             if last_event_id:
                 missed, subscription.resumed = _behind(self._history, last_event_id)
                 subscription._ready.extend(missed)  # not into the buffer: that may call the user
-            self._subscriptions = (*self._subscriptions, subscription)
+            has_ended = self._ended_because
+            if has_ended is None:
+                self._subscriptions = (*self._subscriptions, subscription)
+        if has_ended is not None:
+            if not subscription._ready:
+                raise ValueError(f"the hub has ended: {has_ended}")
+            subscription.end(has_ended)
         return subscription
 
     def remove(self, subscription: EventSubscription, why: str) -> bool:

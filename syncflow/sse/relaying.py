@@ -7,7 +7,9 @@ client pushes back on the upstream.
 
 from __future__ import annotations
 
+import itertools
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +55,10 @@ def relay(
         transform: called with each event; returns what is sent in its place: an event, several, or None.
         on_error: called with the upstream's error; returns a last event, or None to end the stream as if it had ended
             well. Without it the error is raised: a server then breaks the response off, so that its client knows.
-        keep_alive: seconds of silence after which a comment is sent, which finds out whether the client has left; None
-            for none. It needs an `EventStream` or an `EventSubscription`; with a `Response` comments come when the
-            upstream sends some.
+        keep_alive: seconds of silence after which a comment is sent, which finds out whether the client has left (the
+            first one that is sent to nobody seems to arrive, the second does not); None for none. It needs an
+            `EventStream` or an `EventSubscription`, where a comment comes first of all as well, because servers send
+            the head of a response with its first bytes. With a `Response` comments come when the upstream sends some.
 
     Raises:
         ContentTypeError: the `Response` is no event stream.
@@ -78,10 +81,12 @@ class Relay(Iterator[bytes]):
         self._upstream = upstream
         self._transform = transform
         self._on_error = on_error
+        self._keep_alive = keep_alive
         self._pieces = self._relayed(_source_of(upstream, transform, keep_alive))
         # The iterating thread's.
         self._last_event_id = ""
         self._lost = 0
+        self._sent_at = time.monotonic()
         # Set by any thread, never back.
         self._is_closed = False
 
@@ -102,7 +107,10 @@ class Relay(Iterator[bytes]):
                 return
             if batch is None:
                 return
-            yield batch if type(batch) is bytes else self._encoded(batch)
+            piece = batch if type(batch) is bytes else self._encoded(batch)
+            if piece:
+                yield piece
+                self._sent_at = time.monotonic()
 
     def _last_words(self, error: Exception) -> Iterator[bytes]:
         if self._on_error is None:
@@ -124,7 +132,14 @@ class Relay(Iterator[bytes]):
                     pieces.append(b"id\n")  # else the client would keep the one before
                 self._last_event_id = changed.id
                 pieces.append(encode(changed))
-        return b"".join(pieces) or COMMENT
+        if not pieces and (not events or self._is_silent):
+            return COMMENT
+        return b"".join(pieces)
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether nothing was sent for long, though events may have come: the transform has dropped them."""
+        return self._keep_alive is not None and time.monotonic() >= self._sent_at + self._keep_alive
 
     def _transformed(self, event: ServerSentEvent) -> Iterable[ServerSentEvent]:
         if self._transform is None:
@@ -149,7 +164,7 @@ def _source_of(upstream: Any, transform: Transform | None, keep_alive: float | N
         check_media_type(upstream)
         return _whole_events(upstream) if transform is None else _batches(upstream)
     if hasattr(upstream, "batch"):
-        return iter(lambda: upstream.batch(keep_alive), None)
+        return itertools.chain([COMMENT], iter(lambda: upstream.batch(keep_alive), None))
     return ([event] for event in upstream)
 
 

@@ -118,7 +118,7 @@ def test_an_application_gives_bytes(names: dict[str, Any]) -> None:
     names["hub"] = hub
     body = names["application"]({}, lambda status, headers: answers.append((status, dict(headers)["Content-Type"])))
     with hub:
-        assert b"".join(body) == b"".join(map(encode, names["feed"]))
+        assert b"".join(body) == b":\n\n" + b"".join(map(encode, names["feed"]))
     assert answers == [("200 OK", "text/event-stream")]
 
 

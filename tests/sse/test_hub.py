@@ -173,11 +173,12 @@ def test_a_slow_one_loses_its_own_oldest_and_nobody_elses(tap: Tap) -> None:
 
 
 def test_losses_are_told_with_the_event_that_they_precede(tap: Tap) -> None:
-    with EventHub(tap, functools.partial(EventBuffer, 4)) as hub, hub.subscribe() as subscription:
+    """Two events are taken at once; those that are lost meanwhile are missing behind the second."""
+    with EventHub(tap, functools.partial(EventBuffer, 20)) as hub, hub.subscribe() as subscription:
         tap.put(*numbered(2))
         eventually(lambda: subscription.buffer.size == 2, BOUND)
         assert (int(next(subscription).data), subscription.dropped) == (0, 0)
-        tap.put(*numbered(10, 2))
+        tap.put(*numbered(26, 2))
         eventually(lambda: subscription.buffer.dropped_count == 6, BOUND)
         assert (int(next(subscription).data), subscription.dropped) == (1, 0)
         assert (int(next(subscription).data), subscription.dropped) == (8, 6)
@@ -210,6 +211,14 @@ def test_stalled_ones_do_not_hold_up_the_others_and_memory_is_bounded() -> None:
     assert {subscription.buffer.size for subscription in stalled} == {100}
     assert {subscription.buffer.dropped_count for subscription in stalled} == {total - 100}
     assert peak < 4 << 20
+
+
+def test_who_takes_a_few_of_many_does_not_look_healthy(tap: Tap) -> None:
+    with EventHub(tap, functools.partial(EventBuffer, 100)) as hub, hub.subscribe() as slow:
+        tap.put(*numbered(100))
+        eventually(lambda: slow.buffer.size == 100, BOUND)
+        next(slow)
+        assert not slow.buffer.is_healthy()
 
 
 def test_one_that_would_rather_be_given_up_than_lose_anything(tap: Tap) -> None:
@@ -337,6 +346,20 @@ def test_who_comes_while_events_come_misses_none_and_gets_none_twice() -> None:
                     assert subscription.resumed is True
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_who_comes_back_after_the_end_gets_the_rest(tap: Tap) -> None:
+    with EventHub(tap) as hub:
+        tap.put(*numbered(3), None)
+        eventually(lambda: not hub.health().is_running, BOUND)
+        late = hub.subscribe("0")
+        assert late.ended_because == "the upstream has ended"
+        assert numbers(late) == [1, 2]
+        with pytest.raises(ValueError, match="the hub has ended: the upstream has ended"):
+            hub.subscribe("2")
+        with pytest.raises(ValueError, match="the hub has ended"):
+            hub.subscribe()
+        assert hub.health().subscribers == ()
 
 
 # ---------------------------------------------------------------- the end

@@ -169,6 +169,11 @@ def test_a_comment_upstream_is_a_comment_downstream(session: Session) -> None:
         assert list(relayed) == []
 
 
+def test_events_that_are_dropped_are_no_comments_unless_it_is_silent_for_long() -> None:
+    assert list(relay([ONE, TWO], lambda event: None)) == []
+    assert list(relay([ONE, TWO], lambda event: None, keep_alive=1e-9)) == [b":\n\n", b":\n\n"]
+
+
 def test_a_transform_that_fails_ends_the_upstream(session: Session) -> None:
     def fail(event: ServerSentEvent) -> ServerSentEvent:
         raise LookupError(event.data)
@@ -260,7 +265,7 @@ def test_a_subscriber_is_told_what_it_has_lost() -> None:
     subscription = hub.subscribe()
     with hub:
         eventually(lambda: subscription.ended_because is not None)
-        assert b"".join(relay(subscription)) == b": 3 events were lost\n\ndata: 3\n\ndata: 4\n\n"
+        assert b"".join(relay(subscription)) == b":\n\n: 3 events were lost\n\ndata: 3\n\ndata: 4\n\n"
 
 
 # ---------------------------------------------------------------- the client leaves
@@ -277,6 +282,8 @@ def test_closing_ends_the_upstream_and_a_thread_that_waits(session: Session, sou
     with ScriptedServer(script) as server:
         upstream: Any = session.get(server.url, stream=True) if source == "response" else session.sse(server.url)
         relayed = relay(upstream, transform)
+        if source == "stream":
+            assert next(relayed) == b":\n\n"  # the head of a response goes with its first bytes
         assert next(relayed) == encode(ONE)
         rest: list[bytes] = []
         thread = threading.Thread(target=lambda: rest.extend(relayed))
