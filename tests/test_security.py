@@ -27,6 +27,7 @@ from syncflow import (
     ChunkedEncodingError,
     ConnectionError,
     DecompressionError,
+    EventTooLarge,
     InvalidHeader,
     InvalidSchema,
     InvalidURL,
@@ -40,6 +41,7 @@ from syncflow import (
 )
 from syncflow.auth import AuthBase, HTTPDigestAuth
 from syncflow.responses import MOST_DRAINED
+from syncflow.sse import Decoder, ServerSentEvent, encode
 from syncflow.testing import AppServer, Peer, ScriptedServer, reply, reply_head, unasked_bytes
 from syncflow.testing import Request as Asked
 from syncflow.testing import Response as Answer
@@ -883,3 +885,47 @@ def test_a_secure_cookie_goes_over_https_only(session: Session, server_tls: ssl.
         assert [request.headers.get("cookie") for request in plain.seen] == [None, None]
         # Nor has http put anything in their place.
         assert secure.seen[1].headers["cookie"] == "a=secure; __Host-b=1"
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_an_event_that_never_ends_is_refused(session: Session) -> None:
+    """Of a server that sends one line for ever: it is given up once 10,000 bytes of it have come."""
+
+    def endless() -> Iterator[bytes]:
+        yield b"data: "
+        while True:
+            yield b"x" * 1000
+
+    with AppServer(lambda request: Answer(200, {"Content-Type": "text/event-stream"}, endless())) as server:
+        with session.get(server.url, stream=True) as response:
+            with pytest.raises(EventTooLarge):
+                list(response.iter_sse(max_event_size=10_000))
+        server.wait_until_idle()
+
+
+def test_text_does_not_become_an_event_of_its_own() -> None:
+    evil = "harmless\n\nevent: admin\ndata: evil"
+    assert Decoder().feed(encode(ServerSentEvent(data=evil))) == [ServerSentEvent(data=evil)]
+    for event in (
+        ServerSentEvent(event=evil),
+        ServerSentEvent(id=evil),
+        ServerSentEvent(data="harmless\r\rdata: evil"),
+    ):
+        with pytest.raises(ValueError, match="line|carriage return"):
+            encode(event)
+
+
+def test_an_id_does_not_become_a_header_of_its_own(session: Session) -> None:
+    def app(request: Asked) -> Answer:
+        events = b"retry: 1\nid: 1\rX-Evil: 1\ndata: a\n\nid: \x01\ndata: b\n\n"
+        return Answer(200, {"Content-Type": "text/event-stream"}, events)
+
+    with AppServer(app) as server, session.sse(server.url) as stream:
+        assert [next(stream).id, next(stream).id] == ["1", "\x01"]
+        with pytest.raises(InvalidHeader):
+            next(stream)
+        assert len(server.seen) == 1
+    with pytest.raises(InvalidHeader):
+        session.sse("http://127.0.0.1:1/", last_event_id="1\r\nX-Evil: 1")
