@@ -451,7 +451,9 @@ def test_a_subscriber_that_closes_while_events_come(tap: Tap) -> None:
             closer.start()
             barrier.wait(BOUND)
             tap.put(*numbered(1, n))
-            assert set(numbers(subscription)) <= {n, n - 1}
+            got = numbers(subscription)  # the hub may be some rounds behind
+            assert got == list(range(n - len(got) + 1, n + 1)) or max(got) < n
+            assert got == sorted(set(got))
             closer.join(BOUND)
         assert hub.health().subscribers == ()
 
