@@ -24,10 +24,8 @@ BOM = b"\xef\xbb\xbf"
 HELD = frozenset({b"data", b"event", b"id"})
 
 # An event with at most a type, an id before or after it, and one line of data. It begins at the beginning of a line, so
-# that what is between two of them has an end of a line in it, or is nothing.
-_named = re.compile(
-    r"^(?:id: ([^\n\0]+)\n)?(?:event: ([^\n]+)\n)?(?:id: ([^\n\0]+)\n)?data: ([^\n]*)\n\n", re.MULTILINE
-).findall
+# that what is between two of them has an end of a line in it, or is nothing. Nothing in it is tried twice.
+_named = re.compile(r"^(?:id: (.++)\n)?+(?:event: (.++)\n)?+(?:id: (.++)\n)?+data: (.*+)\n\n", re.MULTILINE).findall
 
 # Half as long as the class itself takes for it.
 _new = tuple.__new__
@@ -164,7 +162,7 @@ class Decoder:
     def _read_named(self, text: str) -> list[ServerSentEvent] | None:
         """Nothing but whole events as servers write them, with an id and a type: twice as fast as `_read_lines`. None
         if that is not so: then there are lines that the pattern has passed over."""
-        if not text.startswith(("event: ", "id: ")):
+        if not text.startswith(("event: ", "id: ")) or "\0" in text:  # an id with a NUL is none
             return None
         found = _named(text)
         absent = sum(column.count("") for column in list(zip(*found, strict=True))[:3])
