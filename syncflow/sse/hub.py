@@ -110,6 +110,7 @@ class EventSubscription:
         self.resumed: bool | None = None
         # The consumer's.
         self._ready: deque[Any] = deque()
+        self._is_over = False  # and everything was handed out
         self.dropped = 0
         # Written by any thread, once; the buffer is closed afterwards.
         self.ended_because: str | None = None
@@ -138,24 +139,30 @@ class EventSubscription:
         """All events that this consumer may have at once, as soon as there is one; an empty list if there was none for
         `patience` seconds; None at the end. Raises as iterating does."""
         if not self._fill(patience):
-            return None if self.ended_because is not None else []
+            return None if self._is_over else []
         events = list(self._ready)
         self._ready.clear()
         return events
 
     def _fill(self, patience: float | None) -> bool:
-        """Whether there is an event now. Waits in the buffer."""
-        if self._ready and not self._is_closed:
-            return True
-        has_ended = self.ended_because is not None  # asked first: then there is nothing that comes later
-        events, dropped = self.buffer.take_with_drops(self._most, patience)
-        if self._is_closed:
-            return False
-        self.dropped = dropped
-        self._ready.extend(events)
-        if has_ended and not events:
-            self._hub.check()
-        return bool(events)
+        """Whether there is an event now. Waits in the buffer, which the end closes."""
+        while not self._is_closed:
+            if self._ready:
+                return True
+            has_ended = self.ended_because is not None  # asked first: then nothing comes into the buffer any more
+            events, dropped = self.buffer.take_with_drops(self._most, patience)
+            if self._is_closed:
+                break  # and the figures of the buffer are gone
+            self.dropped = dropped
+            self._ready.extend(events)
+            if has_ended and not events:
+                self._is_over = True
+                self._hub.check()
+                return False
+            if not events and self.ended_because is None:
+                return False  # its patience is over
+        self._is_over = True
+        return False
 
     def close(self) -> None:
         """Any thread, any number of times. Leave the hub; an iteration that waits ends."""

@@ -382,6 +382,29 @@ def test_an_error_reaches_everybody_behind_the_last_event(tap: Tap) -> None:
         assert (health.is_running, health.error) == (False, "OSError: the feed is gone")
 
 
+def test_an_error_reaches_who_waits(tap: Tap) -> None:
+    with EventHub(tap) as hub:
+        consumers = [Consumer(hub.subscribe()) for _ in range(3)]
+        for consumer in consumers:
+            eventually(lambda consumer=consumer: consumer.subscription.buffer._filled.sleepers, BOUND)  # type: ignore[misc]
+        tap.put(OSError("the feed is gone"))
+        for consumer in consumers:
+            assert consumer.join() == []
+            assert isinstance(consumer.error, UpstreamError)
+
+
+def test_a_batch_misses_nothing_that_came_before_the_end() -> None:
+    """However the end and a patience that is over meet."""
+    for _ in range(200):
+        hub = EventHub(iter(numbered(1)))
+        subscription = hub.subscribe()
+        got: list[Any] = []
+        with hub:
+            while (batch := subscription.batch(1e-5)) is not None:
+                got += batch
+        assert numbers(got) == [0]
+
+
 def test_closing_a_subscription_ends_its_iteration_and_nobody_elses(tap: Tap) -> None:
     with EventHub(tap) as hub:
         closed, other = Consumer(hub.subscribe()), Consumer(hub.subscribe())
@@ -393,6 +416,17 @@ def test_closing_a_subscription_ends_its_iteration_and_nobody_elses(tap: Tap) ->
         closed.subscription.close()
         tap.put(*numbered(1, 1), None)
         assert numbers(other.join()) == [0, 1]
+
+
+def test_what_was_lost_is_known_after_closing(tap: Tap) -> None:
+    with EventHub(tap, functools.partial(EventBuffer, 2)) as hub:
+        subscription = hub.subscribe()
+        tap.put(*numbered(5))
+        eventually(lambda: subscription.buffer.dropped_count == 3, BOUND)
+        assert int(next(subscription).data) == 3
+        subscription.close()
+        assert list(subscription) == []
+        assert (subscription.dropped, hub.health().dropped) == (3, 3)
 
 
 def test_closing_the_hub_ends_everything(tap: Tap) -> None:
