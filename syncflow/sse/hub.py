@@ -150,11 +150,7 @@ class EventSubscription:
             if self._ready:
                 return True
             has_ended = self.ended_because is not None  # asked first: then nothing comes into the buffer any more
-            events, dropped = self.buffer.take_with_drops(self._most, patience)
-            if self._is_closed:
-                break  # and the figures of the buffer are gone
-            self.dropped = dropped
-            self._ready.extend(events)
+            events = self._take(patience)
             if has_ended and not events:
                 self._is_over = True
                 self._hub.check()
@@ -163,6 +159,13 @@ class EventSubscription:
                 return False  # its patience is over
         self._is_over = True
         return False
+
+    def _take(self, patience: float | None) -> list[Any]:
+        events, dropped = self.buffer.take_with_drops(self._most, patience)
+        if not self._is_closed:  # else the figures of the buffer are gone
+            self.dropped = dropped
+            self._ready.extend(events)
+        return events
 
     def close(self) -> None:
         """Any thread, any number of times. Leave the hub; an iteration that waits ends."""
