@@ -192,7 +192,7 @@ def start_example() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"},
+                env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "NO_PROXY": "127.0.0.1"},
                 start_new_session=True,
             )
             stack.enter_context(process)

@@ -53,7 +53,7 @@ LONGER = {"event_fanout.py": 240}
 
 @pytest.mark.parametrize("name", FILES)
 def test_it_does_what_it_says(name: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
     ended = subprocess.run(command, check=False, capture_output=True, timeout=50, cwd=tmp_path, env=environment)
     output, errors = ended.stdout.decode(), ended.stderr.decode()
