@@ -10,7 +10,8 @@ the other way round, because the ends of lines are ASCII and end an incomplete s
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
+from itertools import repeat
 
 from ..exceptions import EventTooLarge
 from ..settings import MAX_EVENT_SIZE
@@ -23,9 +24,8 @@ BOM = b"\xef\xbb\xbf"
 # The fields of which something is held until the event is dispatched.
 HELD = frozenset({b"data", b"event", b"id"})
 
-# An event with at most a type, an id before or after it, and one line of data. It begins at the beginning of a line, so
-# that what is between two of them has an end of a line in it, or is nothing. Nothing in it is tried twice.
-_named = re.compile(r"^(?:id: (.++)\n)?+(?:event: (.++)\n)?+(?:id: (.++)\n)?+data: (.*+)\n\n", re.MULTILINE).findall
+# The fields of events that are read together: see `_read_alike`.
+ALIKE = frozenset({"data", "event", "id"})
 
 # Half as long as the class itself takes for it.
 _new = tuple.__new__
@@ -142,38 +142,37 @@ class Decoder:
             begin = 0 if is_between else text.index("\n\n") + 2
             events = self._read_lines(text[:begin]) if begin else []
             if whole := text[begin:end]:
-                events += self._read_plain(whole) or self._read_named(whole) or self._read_lines(whole)
+                events += self._read_alike(whole) or self._read_lines(whole)
             if end < len(text):
                 events += self._read_lines(text[end:])
         self._measure(lines)
         return events
 
-    def _read_plain(self, text: str) -> list[ServerSentEvent] | None:
-        """Nothing but whole events of one line of data each: four times as fast as `_read_lines`. None if that is not
-        so."""
-        if not text.startswith("data: "):
-            return None
-        values = text[6:-2].split("\n\ndata: ")
-        if text.count("\n") != 2 * len(values):
-            return None
-        self.last_event_id = id_ = self._id
-        return [_new(ServerSentEvent, ("message", value, id_, None)) for value in values]
+    def _read_alike(self, text: str) -> list[ServerSentEvent] | None:
+        """Whole events that all have the fields of the first, in its order, as most servers write them: two to five
+        times as fast as `_read_lines`. None if they are not such.
 
-    def _read_named(self, text: str) -> list[ServerSentEvent] | None:
-        """Nothing but whole events as servers write them, with an id and a type: twice as fast as `_read_lines`. None
-        if that is not so: then there are lines that the pattern has passed over."""
-        if not text.startswith(("event: ", "id: ")) or "\0" in text:  # an id with a NUL is none
+        Each field makes a column of lines. Joined, and split again where a line with its name begins, it has lost the
+        names; and it is as long as before only if each of its lines had that name.
+        """
+        fields = [line.partition(": ") for line in text.partition("\n\n")[0].split("\n")]
+        names = [name for name, colon, _ in fields if colon and name in ALIKE]
+        if len(names) != len(fields) or len(set(names)) != len(names) or "data" not in names or "\0" in text:
             return None
-        found = _named(text)
-        absent = sum(column.count("") for column in list(zip(*found, strict=True))[:3])
-        if text.count("\n") != 5 * len(found) - absent:
+        lines = text.split("\n")[:-1]
+        period = len(names) + 1
+        count, rest = divmod(len(lines), period)
+        if rest or any(lines[period - 1 :: period]):
             return None
-        id_ = self._id
-        events: list[ServerSentEvent] = []
-        for first, type_, second, value in found:
-            id_ = second or first or id_
-            events.append(_new(ServerSentEvent, (type_ or "message", value, id_, None)))
-        self.last_event_id = self._id = id_
+        columns: dict[str, Iterable[str]] = {"event": repeat("message"), "id": repeat(self._id)}
+        for place, name in enumerate(names):
+            values = "\n".join(lines[place::period]).removeprefix(f"{name}: ").split(f"\n{name}: ")
+            if len(values) != count or (name == "event" and "" in values):  # without a type it is a message
+                return None
+            columns[name] = values
+        rows = zip(columns["event"], columns["data"], columns["id"], repeat(None))  # some are endless
+        events = list(map(_new, repeat(ServerSentEvent), rows))
+        self.last_event_id = self._id = events[-1].id
         return events
 
     def _read_lines(self, text: str) -> list[ServerSentEvent]:

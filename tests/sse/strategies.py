@@ -6,6 +6,8 @@ each: streams go into them, out of them, and along their borders. Knows nothing 
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -34,10 +36,22 @@ PLAIN = VALUES.map(b"data: %b\n\n".__mod__)
 ID_LINES = st.one_of(st.just(b""), VALUES.map(b"id: %b\n".__mod__))
 TYPE_LINES = st.one_of(st.just(b""), VALUES.map(b"event: %b\n".__mod__))
 NAMED = st.tuples(ID_LINES, TYPE_LINES, ID_LINES, PLAIN).map(b"".join)
+
+
+def alike(names: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
+    """Events with the same fields in the same order, and perhaps one line that does not fit in."""
+    event = st.tuples(*[VALUES] * len(names)).map(
+        lambda values: b"".join(b"%b: %b\n" % pair for pair in zip(names, values, strict=True)) + b"\n"
+    )
+    return st.lists(st.one_of(event, event, event, NEARLY), min_size=2, max_size=6).map(b"".join)
+
+
+SHAPES = [names for size in (1, 2, 3) for names in itertools.permutations((b"event", b"id", b"data"), size)]
 # Such as make the quicker way give up, in front of others that do not.
 NEARLY = st.sampled_from(
     [
         *[b"event: e\ndata: a\nid: 1\n\n", b"id: 1\nid: 2\nid: 3\ndata: a\n\n", b"id: 1\ndata: a\ndata: b\n\n"],
+        *[b"data: a\n: c\n", b"id: 1\ndata: a\nfoo\n", b"event: e\nid: 1\ndata: a\n:\n"],
         *[b"id: 1\n\n", b"event: e\n\n", b"event: e\nevent: f\ndata: a\n\n", b"id:1\ndata: a\n\n", b"id: 1\ndata\n\n"],
         *[b"id: 1\nretry: 5\ndata: a\n\n", b": c\nid: 1\ndata: a\n\n", b"xid: 1\ndata: a\n\n", b"id: 1\n data: a\n\n"],
     ]
@@ -46,6 +60,7 @@ RUNS = st.one_of(
     st.lists(PLAIN, min_size=2, max_size=6).map(b"".join),
     st.lists(NAMED, min_size=1, max_size=4).map(b"".join),
     st.lists(st.one_of(NAMED, NEARLY), min_size=2, max_size=4).map(b"".join),
+    st.sampled_from(SHAPES).flatmap(alike),
 )
 
 # What puts a decoder between two runs into every state there is: something is pending, or a run begins anew.

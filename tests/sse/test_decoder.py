@@ -74,6 +74,9 @@ ENDS_OF_LINES = [
     Case("nothing else is one", "data: a\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029b\n\n".encode(), [
         message("a\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029b")
     ]),
+    Case("another line in place of an empty one", b"data: a\n\ndata: b\n: c\ndata: d\n\ndata: e\n\n", [
+        message("a"), message("b\nd"), message("e")
+    ]),
     Case("only empty lines", b"\n\r\r\n\n\r\n"),
     Case("empty lines between events", b"\n\ndata: a\n\n\n\n\r\r\ndata: b\n\n\n", [message("a"), message("b")]),
     Case("nothing at all", b""),
