@@ -20,7 +20,8 @@ from .structures import CaseInsensitiveDict
 from .urls import masked
 
 if TYPE_CHECKING:
-    from .sse.stream import EventStream, Pause
+    from .sse.stream import EventStream
+    from .sse.waits import Pause
 
 __all__ = ["SessionEventsMixin"]
 
@@ -114,11 +115,11 @@ class SessionEventsMixin:
         fields.update(headers or {})
         request = Request(method, url, fields, **request_args)
         settings = {"allow_redirects": allow_redirects, "proxies": proxies, "verify": verify, "cert": cert}
-        subscription = Subscription(self, request, settings)
+        opener = StreamRequest(self, request, settings)
         if last_event_id is not None:
-            _check_id(last_event_id, subscription)
+            _check_id(last_event_id, opener)
         return EventStream(
-            subscription,
+            opener,
             self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout),
             last_event_id=last_event_id or "",
             max_reconnects=max_reconnects,
@@ -127,7 +128,7 @@ class SessionEventsMixin:
         )
 
 
-class Subscription:
+class StreamRequest:
     """The `Opener` of one stream: its request, sent as often as need be. One thread, but for `is_closed`."""
 
     def __init__(self, session: SessionEventsMixin, request: Request, settings: dict[str, Any]) -> None:
@@ -189,12 +190,12 @@ class Subscription:
             paused.discard(pause)
 
 
-def _check_id(last_event_id: object, subscription: Subscription) -> None:
+def _check_id(last_event_id: object, opener: StreamRequest) -> None:
     """Raises TypeError, InvalidHeader."""
     if not isinstance(last_event_id, str):
         raise TypeError(f"last_event_id is a str or None, not {last_event_id!r}")
     if UNSENDABLE.search(last_event_id):
         raise InvalidHeader(
-            f"{subscription.where}: last_event_id has a character in it that no header may have; nothing was sent",
-            request=subscription.request,
+            f"{opener.where}: last_event_id has a character in it that no header may have; nothing was sent",
+            request=opener.request,
         )

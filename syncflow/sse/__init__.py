@@ -8,9 +8,10 @@ from __future__ import annotations
 from .buffer import BufferFull, BufferMetrics, EventBuffer
 from .decoder import Decoder
 from .events import ServerSentEvent, encode
-from .hub import EventHub, EventSubscription, HubHealth, SubscriberHealth, UpstreamError
+from .hub import EventHub, HubHealth, SubscriberHealth, UpstreamError
 from .relaying import Relay, relay
 from .stream import EventStream
+from .subscription import EventSubscription
 
 __all__ = [
     "BufferFull",

@@ -3,8 +3,8 @@
 Knows who subscribes, what a late one missed, and when one is given up. Knows neither where the events come from nor
 what is done with them. What is lost to a slow subscriber is its buffer's to decide.
 
-A thread of the hub reads the upstream and puts each batch into all buffers; it never waits for a subscriber. A
-subscriber waits in its buffer (`EventBuffer.take`), woken by that thread and by `close`.
+A thread of the hub reads the upstream, where it waits, woken by what comes and by the upstream's end, which `close`
+brings about. It puts each batch into all buffers, and never waits for a subscriber.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from .buffer import BufferFull, BufferMetrics, Entry, EventBuffer
+from .subscription import EventSubscription
+from .upstream import batches_of
+from .upstream import close as close_upstream
 
-__all__ = ["EventHub", "EventSubscription", "HubHealth", "SubscriberHealth", "UpstreamError"]
+__all__ = ["EventHub", "HubHealth", "SubscriberHealth", "UpstreamError"]
 
 logger = logging.getLogger("syncflow.sse")
-
-# The part of its buffer that a subscriber takes at once, because a lock for each event would cost more than all the
-# rest: so little that one that is behind does not look healthy for it; and how many events at the most.
-TAKEN_PART = 10
-MOST_TAKEN = 256
 
 # Seconds between two looks at subscribers that are behind, while no event comes.
 GLANCE = 1.0
@@ -86,115 +84,12 @@ class HubHealth:
     subscribers: tuple[SubscriberHealth, ...]
 
 
-class EventSubscription:
-    """The events of a hub, for one consumer: see `EventHub.subscribe`. A context manager and iterator.
-
-    One thread at a time may iterate, any may `close`. Iterating ends when the upstream has ended, when `close` is
-    called, or when the hub has given this subscription up: `ended_because` says which.
-
-    Attributes:
-        dropped: events that were lost because this consumer was too slow. Those that have come to it since the last
-            batch it took are missing just before the event it is given next.
-        resumed: True if it goes on just behind the `last_event_id` that it came with; False if the hub does not know
-            that id any more, so that events may be missing in front; None if it came with none.
-        ended_because: why there are no more events; None as long as there may be.
-    """
-
-    def __init__(self, hub: EventHub, number: int, buffer: EventBuffer) -> None:
-        # Never changes.
-        self.number = number
-        self.buffer = buffer
-        self._hub = hub
-        self._most = max(1, min(buffer.max_size // TAKEN_PART, MOST_TAKEN))
-        # Written once, by the hub before anybody has this object.
-        self.resumed: bool | None = None
-        # The consumer's.
-        self._ready: deque[Any] = deque()
-        self._is_over = False  # and everything was handed out
-        self.dropped = 0
-        # Written by any thread, once; the buffer is closed afterwards.
-        self.ended_because: str | None = None
-        self._is_closed = False
-        # Since when it has not been healthy; the hub's thread's.
-        self.unhealthy_since: float | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        """Faster by half than `next`, for a `for` loop; the two may be mixed."""
-        ready = self._ready
-        while self._fill(None):
-            while ready and not self._is_closed:
-                yield ready.popleft()
-
-    def __next__(self) -> Any:
-        """The next event.
-
-        Raises:
-            UpstreamError: the upstream has failed.
-        """
-        if not self._fill(None):
-            raise StopIteration
-        return self._ready.popleft()
-
-    def batch(self, patience: float | None = None) -> list[Any] | None:
-        """All events that this consumer may have at once, as soon as there is one; an empty list if there was none for
-        `patience` seconds; None at the end. Raises as iterating does."""
-        if not self._fill(patience):
-            return None if self._is_over else []
-        events = list(self._ready)
-        self._ready.clear()
-        return events
-
-    def _fill(self, patience: float | None) -> bool:
-        """Whether there is an event now. Waits in the buffer, which the end closes."""
-        while not self._is_closed:
-            if self._ready:
-                return True
-            has_ended = self.ended_because is not None  # asked first: then nothing comes into the buffer any more
-            events = self._take(patience)
-            if has_ended and not events:
-                self._is_over = True
-                self._hub.check()
-                return False
-            if not events and self.ended_because is None:
-                return False  # its patience is over
-        self._is_over = True
-        return False
-
-    def _take(self, patience: float | None) -> list[Any]:
-        events, dropped = self.buffer.take_with_drops(self._most, patience)
-        if not self._is_closed:  # else the figures of the buffer are gone
-            self.dropped = dropped
-            self._ready.extend(events)
-        return events
-
-    def close(self) -> None:
-        """Any thread, any number of times. Leave the hub; an iteration that waits ends."""
-        self._is_closed = True
-        self._hub.remove(self, "it was closed")
-        self.buffer.reset()
-
-    def end(self, why: str) -> None:
-        """The hub only. What is in the buffer can still be taken."""
-        if self.ended_because is None:
-            self.ended_because = why
-        self.buffer.close()
-
-    def __enter__(self) -> EventSubscription:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<EventSubscription {self.number}>"
-
-
 class EventHub:
     """One upstream to many consumers. A context manager, which starts it.
 
     Args:
-        events: the upstream: an `EventStream`, or any iterable. It is read as fast as it comes, whatever the
-            subscribers do, by one thread, and closed with the hub if it has a `close`.
+        events: the upstream: an `EventStream`, a `Response` whose body is one, or any iterable. It is read as fast as
+            it comes, whatever the subscribers do, by one thread, and closed with the hub if it can be.
         buffer: called for the `EventBuffer` of each subscriber, as `functools.partial(EventBuffer, max_size=100)`. Its
             `overflow` cannot be "block", as the hub waits for nobody; with "raise" a subscriber whose buffer is full is
             given up.
@@ -205,6 +100,7 @@ class EventHub:
 
     Raises:
         TypeError, ValueError: one of them will not do.
+        ContentTypeError: the `Response` is no stream of events.
     """
 
     def __init__(
@@ -222,6 +118,7 @@ class EventHub:
             raise ValueError(f"replay must be at least 0, not {replay}")
         # Never changes.
         self._upstream = events
+        self._batches = batches_of(events, self._patience)
         self._new_buffer = buffer
         self._disconnect_when = disconnect_when
         self._checked_buffer()
@@ -235,6 +132,8 @@ class EventHub:
         self._thread: threading.Thread | None = None
         self._ended_because: str | None = None
         self._error: BaseException | None = None
+        # Set by any thread, never back.
+        self._is_closed = False
         # Written by the hub's thread.
         self._events = 0
         self._last_event_at: float | None = None
@@ -256,12 +155,14 @@ class EventHub:
         with self._lock:
             self._count += 1
             subscription = EventSubscription(self, self._count, buffer)
-            if last_event_id:
-                missed, subscription.resumed = _behind(self._history, last_event_id)
-                subscription._ready.extend(missed)  # not into the buffer: that may call the user
+            history = list(self._history) if last_event_id else []
             has_ended = self._ended_because
             if has_ended is None:
                 self._subscriptions = (*self._subscriptions, subscription)
+        if last_event_id:
+            # Not into the buffer, where newer ones may be by now.
+            missed, subscription.resumed = _behind(history, last_event_id)
+            subscription._ready.extend(missed)
         if has_ended is not None:
             if not subscription._ready:
                 raise ValueError(f"the hub has ended: {has_ended}")
@@ -314,7 +215,9 @@ class EventHub:
         if buffer.overflow == "block":
             raise ValueError('a hub waits for no subscriber: its buffers cannot have overflow="block"')
         if buffer.flushes_itself:
-            raise ValueError("what is in a hub's buffer is taken by its subscriber: it cannot have flush_interval=")
+            raise ValueError(
+                "what is in a hub's buffer is taken by its subscriber: it cannot have flush_interval= or flush_size="
+            )
         return buffer
 
     # ---------------------------------------------------------------- the hub's thread
@@ -333,14 +236,17 @@ class EventHub:
 
     def _run(self) -> None:
         try:
-            for events in _batches(self._upstream, self._patience):
+            for events in self._batches:
                 if self._ended_because is not None:
-                    return
+                    break
                 self._publish(events)
         except BaseException as error:
-            self._end("the upstream has failed", error)
+            if self._end("the upstream has failed", error):  # else it is what woke this thread
+                logger.warning("the upstream of a hub has failed", exc_info=error)
         else:
             self._end("the upstream has ended")
+        if self._is_closed:
+            close_upstream(self._upstream)  # again: a generator can be closed now
 
     def _patience(self) -> float | None:
         """How long to wait for events before there is something to look at."""
@@ -362,57 +268,69 @@ class EventHub:
             self._give(subscription, entries, now)
 
     def _give(self, subscription: EventSubscription, entries: list[Entry], now: float) -> None:
-        buffer = subscription.buffer
+        """What goes wrong with one subscriber is its own; the others are to have their events."""
         try:
             if entries:
-                buffer.enqueue_entries(entries)
+                subscription.buffer.enqueue_entries(entries)
         except BufferFull:
-            self._disconnect(subscription, f"its buffer was full ({buffer.max_size} events)")
-            return
-        except ValueError:
-            return  # closed since
-        except Exception as error:  # of the program's own `on_backpressure`; the others are to have their events
-            logger.warning("a subscriber's on_backpressure has failed; the subscriber is given up", exc_info=error)
-            self._disconnect(subscription, f"its on_backpressure has raised {error!r}")
-            return
-        if buffer.is_healthy():
+            self._disconnect(subscription, f"its buffer was full ({subscription.buffer.max_size} events)")
+        except Exception as error:
+            if subscription.ended_because is None:  # else it was closed meanwhile, and takes no more
+                self._give_up(subscription, "its on_backpressure", error)
+        else:
+            self._judge(subscription, now)
+
+    def _judge(self, subscription: EventSubscription, now: float) -> None:
+        """Notice since when it is behind, and give it up if the program says so."""
+        if subscription.buffer.is_healthy():
             subscription.unhealthy_since = None
             return
         if subscription.unhealthy_since is None:
             subscription.unhealthy_since = now
-        if self._disconnect_when is not None and self._disconnect_when(_health_of(subscription, now)):
-            behind = now - subscription.unhealthy_since
-            self._disconnect(subscription, f"it was behind for {behind:.1f} s, with {buffer.size} events waiting")
+        if self._disconnect_when is None:
+            return
+        health = _health_of(subscription, now)
+        try:
+            is_over = self._disconnect_when(health)
+        except Exception as error:
+            self._give_up(subscription, "disconnect_when", error)
+            return
+        if is_over:
+            why = f"it was behind for {health.unhealthy_for:.1f} s, with {health.metrics.size} events waiting"
+            self._disconnect(subscription, why)
+
+    def _give_up(self, subscription: EventSubscription, what: str, error: Exception) -> None:
+        """A function of the program's has failed for this one."""
+        logger.warning("a subscriber of a hub is given up, because %s has failed", what, exc_info=error)
+        self._disconnect(subscription, f"{what} has raised {error!r}")
 
     def _disconnect(self, subscription: EventSubscription, why: str) -> None:
         if self.remove(subscription, why):
             with self._lock:
                 self._disconnected += 1
 
-    def _end(self, why: str, error: BaseException | None = None) -> None:
-        """Any thread, any number of times. Nothing more comes."""
+    def _end(self, why: str, error: BaseException | None = None) -> bool:
+        """Any thread, any number of times. Nothing more comes. Whether something might have until now."""
         with self._lock:
-            if self._ended_because is None:
+            is_first = self._ended_because is None
+            if is_first:
                 self._ended_because, self._error = why, error
-            why = self._ended_because
             subscriptions = self._subscriptions
         for subscription in subscriptions:
-            subscription.end(why)
+            subscription.end(str(self._ended_because))
+        return is_first
 
     # ---------------------------------------------------------------- the end
 
     def close(self) -> None:
         """Any thread, any number of times. Close the upstream, end all subscriptions: what is in their buffers can
-        still be taken. An upstream without a `close` that can be called meanwhile is left to its thread."""
+        still be taken. One that cannot be closed from here, as a generator that waits, is closed by the hub's thread
+        when its next event comes, which is not waited for."""
+        self._is_closed = True
         self._end("the hub was closed")
-        close = getattr(self._upstream, "close", None)
-        try:
-            if close is not None:
-                close()
-        except ValueError:
-            return  # a generator that is being iterated: it ends with its next event
+        has_ended = close_upstream(self._upstream)
         thread = self._thread
-        if close is not None and thread is not None and thread is not threading.current_thread():
+        if has_ended and thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_TIMEOUT)
 
     def __enter__(self) -> EventHub:
@@ -430,18 +348,7 @@ class EventHub:
             self._end("it belongs to the parent process; make another one after fork()")
 
 
-def _batches(events: Iterable[Any], patience: Callable[[], float | None]) -> Iterator[list[Any]]:
-    """What comes at once, where the upstream can tell; else one by one."""
-    batch = getattr(events, "batch", None)
-    if batch is None:
-        for event in events:
-            yield [event]
-        return
-    while (together := batch(patience())) is not None:
-        yield together
-
-
-def _behind(history: deque[Any], last_event_id: str) -> tuple[list[Any], bool]:
+def _behind(history: list[Any], last_event_id: str) -> tuple[list[Any], bool]:
     """What came after the last event with this id, and True; all there is, and False, if there is none with it."""
     behind: list[Any] = []
     for event in reversed(history):

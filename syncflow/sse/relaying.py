@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import EventTooLarge
 from ..settings import MAX_EVENT_SIZE
-from .decoder import Decoder
+from . import upstream as upstreams
 from .events import ServerSentEvent, encode
-from .reader import EventReader, check_media_type
+from .reader import check_media_type
 
 if TYPE_CHECKING:
     from ..responses import Response
@@ -105,7 +105,7 @@ class Relay(Iterator[bytes]):
                 if not self._is_closed:  # else it is what woke this thread
                     yield from self._last_words(error)
                 return
-            if batch is None:
+            if batch is None or self._is_closed:
                 return
             piece = batch if type(batch) is bytes else self._encoded(batch)
             if piece:
@@ -150,27 +150,19 @@ class Relay(Iterator[bytes]):
         return (changed,) if isinstance(changed, ServerSentEvent) else changed
 
     def close(self) -> None:
-        """Any thread, any number of times. End the upstream at once. Servers call it when their client has left (PEP
-        3333)."""
+        """Any thread, any number of times. End the upstream at once; a generator that another thread is in, with its
+        next event. Servers call it when their client has left (PEP 3333)."""
         self._is_closed = True
-        close = getattr(self._upstream, "close", None)
-        if close is not None:
-            close()
+        upstreams.close(self._upstream)
 
 
 def _source_of(upstream: Any, transform: Transform | None, keep_alive: float | None) -> Iterator[Any]:
     """Bytes, or lists of events; an empty one is a sign of life."""
-    if hasattr(upstream, "iter_sse"):
+    if transform is None and upstreams.is_response(upstream):
         check_media_type(upstream)
-        return _whole_events(upstream) if transform is None else _batches(upstream)
-    if hasattr(upstream, "batch"):
-        return itertools.chain([COMMENT], iter(lambda: upstream.batch(keep_alive), None))
-    return ([event] for event in upstream)
-
-
-def _batches(response: Response) -> Iterator[list[ServerSentEvent]]:
-    reader = EventReader(response, Decoder())
-    return iter(reader.read, None)
+        return _whole_events(upstream)
+    source = upstreams.batches_of(upstream, lambda: keep_alive)
+    return itertools.chain([COMMENT], source) if upstreams.can_be_waited_for(upstream) else source
 
 
 def _whole_events(response: Response) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from syncflow import Session
 from syncflow.sse import stream as stream_module
-from syncflow.sse.stream import delay_before
+from syncflow.sse.waits import delay_before
 from syncflow.testing import Peer, Request
 
 from .rig import Source, begin, data_of, drops, follow, no_more, says, whole
@@ -57,7 +57,7 @@ def test_a_delay_is_never_shorter_than_asked_nor_much_longer(reconnection_time: 
 @pytest.mark.parametrize("reconnection_time", [0.0, 0.001, 0.5, 3.0])
 def test_delays_double_up_to_a_minute(reconnection_time: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a server has asked for none at all: one that is down must not be tried without a pause."""
-    monkeypatch.setattr(stream_module.random, "uniform", lambda low, high: low)
+    monkeypatch.setattr("random.uniform", lambda low, high: low)
     delays = [delay_before(failures, reconnection_time) for failures in range(20)]
     assert delays[0] == reconnection_time
     assert delays[-1] == 60.0

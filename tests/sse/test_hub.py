@@ -10,7 +10,6 @@ import os
 import queue
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +27,7 @@ from syncflow.sse import (
     UpstreamError,
     encode,
 )
-from syncflow.testing import AppServer, Response, eventually
+from syncflow.testing import AppServer, Peer, Response, ScriptedServer, eventually, reply_head
 
 BOUND = 10.0
 
@@ -270,11 +269,26 @@ def test_the_rule_is_asked_while_no_event_comes(
 
     with AppServer(app) as server:
         stream = new_session().sse(server.url)
-        rule = functools.partial(EventBuffer, 10)
-        with EventHub(stream, rule, disconnect_when=lambda health: health.unhealthy_for > 0.05) as hub:
-            stalled = hub.subscribe()
+        ten = functools.partial(EventBuffer, 10)
+        hub = EventHub(stream, ten, disconnect_when=lambda health: health.unhealthy_for > 0.05)
+        stalled = hub.subscribe()
+        with hub:
             eventually(lambda: stalled.ended_because is not None, BOUND)
             over.set()
+
+
+def test_a_rule_that_fails_costs_its_own_subscriber_only(tap: Tap, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(health: SubscriberHealth) -> bool:
+        raise RuntimeError("a bug of the program")
+
+    with EventHub(tap, functools.partial(EventBuffer, 2), disconnect_when=fail) as hub:
+        behind, other = hub.subscribe(), hub.subscribe()
+        with caplog.at_level(logging.WARNING, "syncflow.sse"):
+            for event in numbered(3):
+                tap.put(event)
+                assert next(other) == event
+        assert behind.ended_because == "disconnect_when has raised RuntimeError('a bug of the program')"
+        assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
 def test_a_callback_that_fails_costs_its_own_subscriber_only(tap: Tap, caplog: pytest.LogCaptureFixture) -> None:
@@ -549,28 +563,92 @@ def test_what_will_not_do_is_refused(arguments: dict[str, Any], error: type[Exce
         EventHub(iter(()), **arguments)
 
 
-def test_an_event_stream_is_read_in_batches_and_closed_with_the_hub(
-    new_session: Callable[..., syncflow.Session],
-) -> None:
-    asked = threading.Event()
+@pytest.mark.parametrize("kind", ["stream", "response"])
+def test_an_upstream_of_ours_is_closed_with_the_hub(new_session: Callable[..., syncflow.Session], kind: str) -> None:
+    """Though its thread waits for the next event."""
 
-    def app(request: Any) -> Response:
-        def body() -> Iterator[bytes]:
-            yield b":\n\n"
-            asked.wait(BOUND)
-            yield b"".join(map(encode, numbered(500)))
-            while True:
-                time.sleep(0.01)
-                yield b":\n\n"
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply_head(200, {"Content-Type": "text/event-stream"}))
+        peer.wait_step()
+        peer.send(b"".join(map(encode, numbered(500))))
+        peer.wait_closed()
 
-        return Response(200, {"Content-Type": "text/event-stream"}, body())
-
-    with AppServer(app) as server:
-        with EventHub(new_session().sse(server.url)) as hub:
+    with ScriptedServer(script) as server:
+        session = new_session()
+        upstream: Any = session.sse(server.url) if kind == "stream" else session.get(server.url, stream=True)
+        with EventHub(upstream) as hub:
             consumers = [Consumer(hub.subscribe()) for _ in range(4)]
-            asked.set()
+            server.step()
             for consumer in consumers:
                 eventually(lambda consumer=consumer: len(consumer.got) == 500, BOUND)  # type: ignore[misc]
         for consumer in consumers:
             assert numbers(consumer.join()) == list(range(500))
+            assert consumer.error is None
         server.wait_until_idle()
+
+
+def test_a_response_without_events_is_refused(new_session: Callable[..., syncflow.Session]) -> None:
+    with AppServer() as server, new_session().get(server.url, stream=True) as response:
+        with pytest.raises(syncflow.ContentTypeError):
+            EventHub(response)
+
+
+def test_a_generator_is_closed_by_the_thread_that_is_in_it() -> None:
+    """`close` does not wait for that: its next event may come tomorrow."""
+    tomorrow, ended = threading.Event(), threading.Event()
+
+    def events() -> Iterator[ServerSentEvent]:
+        try:
+            yield numbered(1)[0]
+            assert tomorrow.wait(BOUND)
+            yield numbered(1, 1)[0]
+        finally:
+            ended.set()
+
+    hub = EventHub(events())
+    subscription = hub.subscribe()
+    with hub:
+        assert next(subscription) == numbered(1)[0]
+    assert not ended.is_set()
+    assert list(subscription) == []
+    tomorrow.set()
+    assert ended.wait(BOUND)
+
+
+def test_what_the_closing_of_an_upstream_raises_comes_out() -> None:
+    class Stubborn(list[ServerSentEvent]):
+        def close(self) -> None:
+            raise ValueError("not now")
+
+    hub = EventHub(Stubborn())
+    with pytest.raises(ValueError, match="not now"):
+        hub.close()
+
+
+def test_an_upstream_that_fails_is_in_the_log(tap: Tap, caplog: pytest.LogCaptureFixture) -> None:
+    """Also if nobody has subscribed."""
+    with caplog.at_level(logging.WARNING, "syncflow.sse"), EventHub(tap) as hub:
+        tap.put(OSError("the feed is gone"))
+        eventually(lambda: caplog.records, BOUND)
+        assert hub.health().error == "OSError: the feed is gone"
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [OSError]
+
+
+def test_no_lock_is_held_while_an_event_is_asked_for_its_id(tap: Tap) -> None:
+    """Events may be the program's own, and ask the hub."""
+    hub: EventHub
+
+    class Own:
+        @property
+        def id(self) -> str:
+            return str(len(hub.health().subscribers))
+
+    with EventHub(tap) as hub:
+        tap.put(Own(), Own())
+        settled(hub, 2)
+        with pytest.raises(StopIteration):
+            subscription = hub.subscribe("1")
+            assert subscription.resumed is True
+            tap.put(None)
+            next(subscription)

@@ -296,6 +296,39 @@ def test_closing_ends_the_upstream_and_a_thread_that_waits(session: Session, sou
         relayed.close()
 
 
+def test_a_generator_ends_with_its_next_event() -> None:
+    """It cannot be closed by another thread than the one that is in it."""
+    is_in, tomorrow, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def events() -> Iterator[ServerSentEvent]:
+        try:
+            is_in.set()
+            assert tomorrow.wait(BOUND)
+            yield ONE
+        finally:
+            ended.set()
+
+    relayed = relay(events())
+    rest: list[bytes] = []
+    thread = threading.Thread(target=lambda: rest.extend(relayed))
+    thread.start()
+    assert is_in.wait(BOUND)
+    relayed.close()
+    assert not ended.is_set()
+    tomorrow.set()
+    thread.join(BOUND)
+    assert not thread.is_alive()
+    assert rest == []
+    assert ended.is_set()
+
+
+def test_nothing_more_comes_after_close() -> None:
+    relayed = relay([ONE, TWO])
+    assert next(relayed) == encode(ONE)
+    relayed.close()
+    assert list(relayed) == []
+
+
 class ThreadedServer(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     daemon_threads = True
     address_family = socket.AF_INET
