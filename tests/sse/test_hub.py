@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import logging
-import os
 import queue
 import sys
 import threading
@@ -28,6 +27,8 @@ from syncflow.sse import (
     encode,
 )
 from syncflow.testing import AppServer, Peer, Response, ScriptedServer, eventually, reply_head
+
+from .calls import forked
 
 BOUND = 10.0
 
@@ -254,6 +255,23 @@ def test_a_rule_gives_up_who_stays_behind(tap: Tap) -> None:
         assert (hub.health().disconnected, hub.health().healthy, hub.health().unhealthy) == (1, 1, 0)
 
 
+def test_who_has_caught_up_is_behind_anew(tap: Tap) -> None:
+    asked: list[float] = []
+
+    def rule(health: SubscriberHealth) -> bool:
+        asked.append(health.unhealthy_for)
+        return False
+
+    with EventHub(tap, functools.partial(EventBuffer, 10), disconnect_when=rule) as hub, hub.subscribe() as consumer:
+        for so_often in (2, 4):  # once with eight events, once with nine
+            tap.put(*numbered(9))
+            eventually(lambda so_often=so_often: len(asked) == so_often, BOUND)  # type: ignore[misc]
+            assert len([next(consumer) for _ in range(9)]) == 9
+            tap.put(*numbered(1))
+            next(consumer)
+    assert [behind > 0.0 for behind in asked] == [False, True, False, True]
+
+
 def test_the_rule_is_asked_while_no_event_comes(
     new_session: Callable[..., syncflow.Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +469,8 @@ def test_closing_the_hub_ends_everything(tap: Tap) -> None:
     for consumer in consumers:
         eventually(lambda consumer=consumer: consumer.got, BOUND)  # type: ignore[misc]
     hub.close()
+    assert hub._thread is not None
+    assert not hub._thread.is_alive()
     for consumer in consumers:
         consumer.join()
         assert consumer.subscription.ended_because == "the hub was closed"
@@ -472,16 +492,24 @@ def test_what_is_in_a_buffer_when_the_hub_closes_can_be_taken(tap: Tap) -> None:
 
 def test_closing_from_within_the_upstream_does_not_wait_for_itself() -> None:
     hub: EventHub
+    is_back = threading.Event()
 
-    def events() -> Iterator[ServerSentEvent]:
-        yield numbered(1)[0]
-        hub.close()
-        yield numbered(1, 1)[0]
+    class Events:
+        def __iter__(self) -> Iterator[ServerSentEvent]:
+            yield numbered(1)[0]
+            hub.close()
+            is_back.set()
+            yield numbered(1, 1)[0]
 
-    hub = EventHub(events())
+        def close(self) -> None:
+            """It can be."""
+
+    hub = EventHub(Events())
     subscription = hub.subscribe()
     hub.start()
     assert numbers(subscription) == [0]
+    assert is_back.wait(BOUND)
+    assert hub.health().error is None
 
 
 def test_a_subscriber_that_closes_while_events_come(tap: Tap) -> None:
@@ -511,15 +539,9 @@ def test_a_hub_of_a_parent_has_ended_in_its_child(tap: Tap) -> None:
         subscription = hub.subscribe()
         tap.put(*numbered(1))
         settled(hub, 1)
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                signals = numbers(subscription)
-                status = 0 if signals == [0] and "parent" in str(subscription.ended_because) else 2
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        got, why = forked(lambda: (numbers(subscription), subscription.ended_because))
+        assert got == [0]
+        assert why.startswith("it belongs to the parent process")
         tap.put(*numbered(1, 1), None)
         assert numbers(subscription) == [0, 1]
 
@@ -564,8 +586,10 @@ def test_what_will_not_do_is_refused(arguments: dict[str, Any], error: type[Exce
 
 
 @pytest.mark.parametrize("kind", ["stream", "response"])
-def test_an_upstream_of_ours_is_closed_with_the_hub(new_session: Callable[..., syncflow.Session], kind: str) -> None:
-    """Though its thread waits for the next event."""
+def test_an_upstream_of_ours_is_closed_with_the_hub(
+    new_session: Callable[..., syncflow.Session], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though its thread waits for the next event; and that is no failure."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -586,6 +610,7 @@ def test_an_upstream_of_ours_is_closed_with_the_hub(new_session: Callable[..., s
             assert numbers(consumer.join()) == list(range(500))
             assert consumer.error is None
         server.wait_until_idle()
+    assert caplog.records == []
 
 
 def test_a_response_without_events_is_refused(new_session: Callable[..., syncflow.Session]) -> None:
@@ -614,6 +639,7 @@ def test_a_generator_is_closed_by_the_thread_that_is_in_it() -> None:
     assert list(subscription) == []
     tomorrow.set()
     assert ended.wait(BOUND)
+    assert hub.health().events == 1
 
 
 def test_what_the_closing_of_an_upstream_raises_comes_out() -> None:
