@@ -295,6 +295,17 @@ def test_the_rule_is_asked_while_no_event_comes(
             over.set()
 
 
+def test_whoever_is_closed_while_events_are_given_out_is_no_failure(tap: Tap, caplog: pytest.LogCaptureFixture) -> None:
+    made = iter([None, lambda metrics: other.close(), None])  # the first one is made to be looked at
+    with EventHub(tap, lambda: EventBuffer(2, on_backpressure=next(made))) as hub:
+        closing, other = hub.subscribe(), hub.subscribe()
+        tap.put(*numbered(3), None)
+        eventually(lambda: closing.ended_because is not None, BOUND)
+        assert other.ended_because == "it was closed"
+        assert hub.health().disconnected == 0
+    assert caplog.records == []
+
+
 def test_a_rule_that_fails_costs_its_own_subscriber_only(tap: Tap, caplog: pytest.LogCaptureFixture) -> None:
     def fail(health: SubscriberHealth) -> bool:
         raise RuntimeError("a bug of the program")
@@ -456,9 +467,53 @@ def test_what_was_lost_is_known_after_closing(tap: Tap) -> None:
         tap.put(*numbered(5))
         eventually(lambda: subscription.buffer.dropped_count == 3, BOUND)
         assert int(next(subscription).data) == 3
+        waiting = Consumer(subscription)
+        eventually(lambda: waiting.got and subscription.buffer._filled.sleepers, BOUND)
         subscription.close()
-        assert list(subscription) == []
+        assert numbers(waiting.join()) == [4]
         assert (subscription.dropped, hub.health().dropped) == (3, 3)
+
+
+def test_closing_gives_nothing_more_and_keeps_nothing(tap: Tap) -> None:
+    with EventHub(tap, functools.partial(EventBuffer, 100)) as hub:
+        subscription = hub.subscribe()
+        tap.put(*numbered(20))
+        eventually(lambda: subscription.buffer.size == 20, BOUND)
+        got = []
+        for event in subscription:
+            got.append(event)
+            subscription.close()
+        assert numbers(got) == [0]
+        assert subscription.buffer.size == 0
+
+
+def test_the_first_reason_counts(tap: Tap) -> None:
+    hub = EventHub(tap)
+    subscription = hub.subscribe()
+    tap.put(None)
+    with hub:
+        assert list(subscription) == []
+    subscription.close()
+    assert subscription.ended_because == "the upstream has ended"
+
+
+def test_what_comes_between_a_silence_and_the_end_is_not_lost(tap: Tap) -> None:
+    class Unlucky(EventBuffer):
+        is_first = True
+
+        def take_with_drops(self, most: int, timeout: float | None = None) -> tuple[list[Any], int]:
+            """The first time it finds nothing; and then all happens before the consumer goes on."""
+            taken = super().take_with_drops(most, timeout)
+            if self.is_first:
+                self.is_first = False
+                tap.put(*numbered(1), None)
+                eventually(lambda: subscription.ended_because is not None, BOUND)
+            return taken
+
+    with EventHub(tap, Unlucky) as hub:
+        subscription = hub.subscribe()
+        assert numbers(subscription.batch(0.01)) == [0]
+        assert subscription.batch(0.01) is None
 
 
 def test_closing_the_hub_ends_everything(tap: Tap) -> None:

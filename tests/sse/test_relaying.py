@@ -9,6 +9,7 @@ import threading
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import syncflow
 from syncflow import Session
-from syncflow.sse import Decoder, EventBuffer, EventHub, ServerSentEvent, encode, relay
+from syncflow.sse import Decoder, EventBuffer, EventHub, ServerSentEvent, encode, relay, relaying
 from syncflow.testing import Peer, ScriptedServer, chunk, eventually, last_chunk, reply, reply_head
 
 BOUND = 10.0
@@ -82,6 +83,7 @@ def test_a_body_passes_unparsed(session: Session, end: bytes) -> None:
 
 def test_each_event_and_each_comment_passes_at_once(session: Session) -> None:
     pieces = [b"data: one\n\n", b": ping\n", b"data: tw", b"o\n\ndata: three\r\n\r\n", b":\n\n"]
+    pieces += [b"data: four\n", b"\n", b"data: five\r\n", b"\r\n"]
     with ScriptedServer(serving(*pieces)) as server, session.get(server.url, stream=True) as response:
         relayed = relay(response)
         server.step()
@@ -92,6 +94,10 @@ def test_each_event_and_each_comment_passes_at_once(session: Session) -> None:
         assert b"".join([next(relayed)]) == b"data: two\n\ndata: three\r\n\r\n"
         server.step()
         assert next(relayed) == b":\n\n"
+        server.step(2)
+        assert next(relayed) == b"data: four\n\n"
+        server.step(2)
+        assert next(relayed) == b"data: five\r\n\r\n"
         server.step()
         assert list(relayed) == []
 
@@ -114,6 +120,15 @@ def test_an_event_that_breaks_off_does_not_pass(session: Session) -> None:
             with pytest.raises(syncflow.ChunkedEncodingError):
                 next(relayed)
             with pytest.raises(StopIteration):
+                next(relayed)
+
+
+def test_the_end_of_one_line_is_no_empty_line(session: Session) -> None:
+    with ScriptedServer(whole(b"data: one\r\n\r\nevent: x\r\n", b"data: two\r\n", end=False)) as server:
+        with session.get(server.url, stream=True) as response:
+            relayed = relay(response)
+            assert next(relayed) == b"data: one\r\n\r\n"
+            with pytest.raises(syncflow.ChunkedEncodingError):
                 next(relayed)
 
 
@@ -174,6 +189,18 @@ def test_events_that_are_dropped_are_no_comments_unless_it_is_silent_for_long() 
     assert list(relay([ONE, TWO], lambda event: None, keep_alive=1e-9)) == [b":\n\n", b":\n\n"]
 
 
+def test_it_is_silent_since_it_has_sent_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(relaying, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def every_second(event: ServerSentEvent) -> ServerSentEvent | None:
+        nonlocal now
+        now += 10.0
+        return event if now == 10.0 else None
+
+    assert list(relay([ONE, ONE, ONE], every_second, keep_alive=15.0)) == [encode(ONE), b":\n\n"]
+
+
 def test_a_transform_that_fails_ends_the_upstream(session: Session) -> None:
     def fail(event: ServerSentEvent) -> ServerSentEvent:
         raise LookupError(event.data)
@@ -227,6 +254,22 @@ def test_an_error_is_raised_unless_the_program_says_otherwise() -> None:
 def test_an_error_becomes_a_last_event() -> None:
     relayed = relay(broken(), on_error=lambda error: ServerSentEvent("failed", str(error)))
     assert list(relayed) == [encode(ONE), b"event: failed\ndata: it is gone\n\n"]
+
+
+def test_the_upstream_is_ended_before_the_last_event_is_made() -> None:
+    closed: list[bool] = []
+
+    class Source:
+        def __iter__(self) -> Iterator[ServerSentEvent]:
+            return broken()
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def last(error: Exception) -> ServerSentEvent:
+        return ServerSentEvent("failed", f"closed: {closed[0]}")
+
+    assert list(relay(Source(), on_error=last))[1:] == [b"event: failed\ndata: closed: True\n\n"]
 
 
 def test_an_error_becomes_a_quiet_end() -> None:
