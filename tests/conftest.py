@@ -33,6 +33,10 @@ LEAK_TIMEOUT = 2.0
 # These belong to the process, not to the test in which they started.
 LASTING_THREADS = ("syncflow-worker", "syncflow-resolver", "pytest_timeout")
 
+# Seconds that the interpreter lets a thread run before another may: next to nothing, and not 5 ms, which puts a switch
+# between any two lines.
+FRANTIC = 1e-6
+
 hypothesis.settings.register_profile("syncflow", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("syncflow")
 
@@ -97,6 +101,30 @@ def _internet_socket(number: int) -> str | None:
             return f"{local} to {sock.getpeername()}"
         except OSError:
             return f"{local}"
+
+
+@pytest.fixture(params=[None, FRANTIC], ids=["usual", "frantic"])
+def switching(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Asked for by tests that run a second time with frantic switching of threads."""
+    with _switching(request.param or sys.getswitchinterval()):
+        yield
+
+
+@pytest.fixture
+def frantic() -> Iterator[None]:
+    """Asked for by races, which want nothing else."""
+    with _switching(FRANTIC):
+        yield
+
+
+@contextlib.contextmanager
+def _switching(interval: float) -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(interval)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.fixture(scope="session")

@@ -499,15 +499,6 @@ def test_adapters_of_the_program(new_session: NewSession) -> None:
 # -------------------------------------------------------------------------------------------- threads
 
 
-@pytest.fixture
-def frantic() -> Iterator[None]:
-    """A switch of threads between any two lines."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 def test_asked_while_others_work(frantic: None, new_session: NewSession, threads: ThreadPoolExecutor) -> None:
     """Connections come, are used again, waited for and closed, in every way: what is asked meanwhile is never
     inconsistent, and never goes back; in the end it is exact."""

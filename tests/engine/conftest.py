@@ -6,7 +6,6 @@ Knows what must be true of them once a test is over: the worker's thread has end
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,29 +17,6 @@ from syncflow.engine.worker import Worker
 from syncflow.testing import eventually
 
 from .rig import counts, pool_of
-
-# How long the interpreter lets a thread run before another may: 5 ms as it comes, and next to nothing, which puts a
-# switch between any two lines.
-FRANTIC = 1e-6
-
-
-@pytest.fixture(params=[None, FRANTIC], ids=["usual", "frantic"])
-def switching(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Asked for by the modules whose tests run a second time with frantic switching."""
-    before = sys.getswitchinterval()
-    if request.param is not None:
-        sys.setswitchinterval(request.param)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.fixture
-def frantic() -> Iterator[None]:
-    """Asked for by races, which want nothing else."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(FRANTIC)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture

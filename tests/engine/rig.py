@@ -1,4 +1,4 @@
-"""What the engine's tests share: calls on threads of their own, callers that are blocked, a worker that is killed.
+"""What the engine's tests share: callers that are blocked, a worker that is killed.
 
 Knows the engine's private parts, so that no test has to sleep until something has probably happened.
 """
@@ -11,7 +11,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from syncflow import Session
 from syncflow.engine.connection import Connection
@@ -20,6 +20,8 @@ from syncflow.engine.transport import Transport
 from syncflow.engine.worker import Client, Worker
 from syncflow.testing import ScriptedServer, eventually, full_backlog, never_answers, reply_head
 
+from ..concurrency import Call
+
 T = TypeVar("T")
 
 # For what is to happen at once. Generous: it only bounds a test that hangs.
@@ -27,52 +29,6 @@ PATIENCE = 4.0
 
 # More than the kernel's buffers and ours take without a reader.
 TOO_MUCH = bytes(24 << 20)
-
-
-class Call(Generic[T]):
-    """A function on a thread of its own, and what came of it."""
-
-    def __init__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> None:
-        self._function = lambda: function(*args, **kwargs)
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name="call", daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._value.append(self._function())
-        except BaseException as error:
-            self._error = error
-
-    @property
-    def ended(self) -> bool:
-        return not self.thread.is_alive()
-
-    def result(self) -> T:
-        """What it returned; what it raised."""
-        error = self.error()
-        if error is not None:
-            raise error
-        return self._value[0]
-
-    def error(self) -> BaseException | None:
-        """What it raised, if it did."""
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), "the call is still blocked"
-        return self._error
-
-
-def at_once(*functions: Callable[[], T]) -> list[T]:
-    """Run them all, each on its own thread, from the same moment; what they returned."""
-    barrier = threading.Barrier(len(functions))
-
-    def run(function: Callable[[], T]) -> T:
-        barrier.wait(PATIENCE)
-        return function()
-
-    calls = [Call(run, function) for function in functions]
-    return [call.result() for call in calls]
 
 
 def pool_of(session: Session) -> Pool:

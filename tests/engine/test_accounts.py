@@ -16,9 +16,9 @@ from syncflow.engine.stats import OriginStats, PoolStats, combined, stats_of
 from syncflow.engine.worker import Worker
 from syncflow.testing import AppServer, Receiver, eventually
 
+from ..concurrency import forked
 from .conftest import SessionMaker, Wire
 from .rig import Crash, connection_of, kill, pool_of
-from .test_fork import forked
 
 A, B = (Origin("http", name, 80) for name in "ab")
 

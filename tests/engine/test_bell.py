@@ -10,7 +10,8 @@ import pytest
 from syncflow.engine.locks import Bell, new_lock
 from syncflow.testing import eventually
 
-from .rig import PATIENCE, Call
+from ..concurrency import Call
+from .rig import PATIENCE
 
 
 class Interrupt(BaseException):

@@ -11,13 +11,13 @@ from syncflow import Cancelled, ConnectionError, PoolLimits, Session, SessionClo
 from syncflow.engine.worker import Worker
 from syncflow.testing import AppServer, eventually
 
+from ..concurrency import Call
 from .conftest import SessionMaker, Wire
 from .rig import (
     EVERYWHERE,
     ON_A_CONNECTION,
     SETTING_UP,
     Blocked,
-    Call,
     counts,
     in_body,
     in_head,

@@ -41,9 +41,9 @@ from syncflow.engine.worker import Worker
 from syncflow.testing import Peer, ScriptedServer, eventually, pattern
 from syncflow.testing.scripted import Script
 
-from .rig import PATIENCE, TOO_MUCH, Call, at_once, has_waiters, is_receiver_blocked, is_sender_blocked, kill
+from ..concurrency import Call, at_once, forked
+from .rig import PATIENCE, TOO_MUCH, has_waiters, is_receiver_blocked, is_sender_blocked, kill
 from .test_faults import Faults, FaultySocket
-from .test_fork import forked
 
 pytestmark = pytest.mark.usefixtures("switching")
 

@@ -17,7 +17,8 @@ from syncflow.engine.worker import Worker
 from syncflow.http1 import request_head
 from syncflow.testing import AppServer, ScriptedServer, eventually, full_backlog, never_answers
 
-from .rig import PATIENCE, Call, at_once, counts, has_waiters, is_receiver_blocked
+from ..concurrency import Call, at_once
+from .rig import PATIENCE, counts, has_waiters, is_receiver_blocked
 
 ROUNDS = 300
 

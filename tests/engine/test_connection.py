@@ -12,8 +12,9 @@ from syncflow.engine.deadline import Deadline
 from syncflow.engine.exchange import Exchange
 from syncflow.testing import Peer, ScriptedServer, closes_idle, eventually, reply, unasked_bytes
 
+from ..concurrency import Call
 from .conftest import Wire
-from .rig import PATIENCE, Bystander, Call, counts, pool_of, run_on
+from .rig import PATIENCE, Bystander, counts, pool_of, run_on
 from .test_exchange import only_connection, watched
 
 pytestmark = pytest.mark.usefixtures("switching")

@@ -32,7 +32,8 @@ from syncflow.engine.worker import WRITE, Worker
 from syncflow.exceptions import RequestException
 from syncflow.testing import AppServer, eventually, full_backlog, never_answers, refused_port
 
-from .rig import PATIENCE, Call, has_waiters, run_on
+from ..concurrency import Call
+from .rig import PATIENCE, has_waiters, run_on
 
 Cancel = functools.partial(RequestException, "called off")
 

@@ -17,17 +17,9 @@ from syncflow.engine.connection import Connection
 from syncflow.engine.worker import Worker
 from syncflow.testing import Peer, ScriptedServer, chunk, eventually, last_chunk, pattern, reply, reply_head
 
+from ..concurrency import Call
 from .conftest import SessionMaker, Wire
-from .rig import (
-    PATIENCE,
-    Call,
-    connection_of,
-    counts,
-    has_waiters,
-    is_receiver_blocked,
-    pool_of,
-    run_on,
-)
+from .rig import PATIENCE, connection_of, counts, has_waiters, is_receiver_blocked, pool_of, run_on
 
 pytestmark = pytest.mark.usefixtures("switching")
 

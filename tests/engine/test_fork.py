@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
 import subprocess
 import sys
 import threading
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,44 +17,12 @@ from syncflow.engine import worker as worker_module
 from syncflow.engine.worker import Worker, shared_worker
 from syncflow.testing import AppServer, Peer, ReceiverProcess, ScriptedServer, eventually, reply, reply_head
 
+from ..concurrency import Call, forked
 from .conftest import SessionMaker, Wire
-from .rig import PATIENCE, Bystander, Call, connection_of, counts, pool_of, run_on
+from .rig import PATIENCE, Bystander, connection_of, counts, pool_of, run_on
 from .test_exchange import only_connection
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
-
-
-def forked(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Run it in a child, which ends at once afterwards; call the result to wait for what it returned, as JSON."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 warns of threads in any process that forks; that it works in ours is what is tested here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            outcome = {"value": function()}
-        except BaseException:
-            outcome = {"error": traceback.format_exc()}
-        try:
-            os.write(writing, json.dumps(outcome).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-
-    def join() -> Any:
-        ready, _, _ = select.select([reading], [], [], 4 * PATIENCE)
-        if not ready:
-            os.kill(pid, signal.SIGKILL)
-        with os.fdopen(reading, "rb") as pipe:
-            told = pipe.read()
-        os.waitpid(pid, 0)
-        assert ready, "the child is blocked"
-        outcome = json.loads(told)
-        assert "error" not in outcome, outcome["error"]
-        return outcome["value"]
-
-    return join
 
 
 class Visits:

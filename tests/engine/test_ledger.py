@@ -30,7 +30,7 @@ from syncflow.engine import ledger as module
 from syncflow.engine.ledger import WATCH_AFTER, Ledger, Ticket, Verdict
 from syncflow.engine.origin import Origin
 
-from .rig import Call
+from ..concurrency import Call
 
 A, B, C = (Origin("http", name, 80) for name in "abc")
 

@@ -27,10 +27,10 @@ from syncflow.testing import Response as Answer
 from syncflow.testing.application import Request
 from syncflow.testing.scripted import Script
 
+from ..concurrency import Call, forked
 from .dialing import Client, dial, proxied, refuse, run, trust
-from .rig import PATIENCE, Call, is_receiver_blocked, is_sender_blocked, tcp_pair
+from .rig import PATIENCE, is_receiver_blocked, is_sender_blocked, tcp_pair
 from .test_faults import Faults, FaultyTLSSocket
-from .test_fork import forked
 
 pytestmark = pytest.mark.usefixtures("switching")
 

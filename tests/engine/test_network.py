@@ -20,8 +20,9 @@ from syncflow.engine.origin import Origin
 from syncflow.engine.worker import Worker
 from syncflow.testing import AppServer, HTTPProxy, eventually, full_backlog, refused_port
 
+from ..concurrency import Call
 from .dialing import SOON, Client, dial, proxied, refuse, run, trust
-from .rig import PATIENCE, Call, has_waiters
+from .rig import PATIENCE, has_waiters
 
 pytestmark = pytest.mark.usefixtures("switching")
 

@@ -35,8 +35,9 @@ from syncflow.testing import (
     refused_port,
 )
 
+from ..concurrency import Call, at_once
 from .conftest import Wire
-from .rig import PATIENCE, Call, Crash, at_once, has_waiters, kill, run_on
+from .rig import PATIENCE, Crash, has_waiters, kill, run_on
 
 PoolMaker = Callable[..., Pool]
 

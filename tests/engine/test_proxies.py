@@ -37,9 +37,10 @@ from syncflow.testing import (
 )
 from syncflow.testing.scripted import Script
 
+from ..concurrency import Call
 from .conftest import Wire
 from .dialing import SOON, Client, dial, proxied, refuse, run, trust
-from .rig import Call, has_waiters
+from .rig import has_waiters
 
 pytestmark = pytest.mark.usefixtures("switching")
 

@@ -15,8 +15,9 @@ from syncflow import Cancelled, EarlyResponse, RequestException, Session, Sessio
 from syncflow.engine.exchange import Outcome
 from syncflow.testing import AppServer, Peer, Request, Response, ScriptedServer, eventually, reply, reply_head
 
+from ..concurrency import Call, at_once
 from .conftest import SessionMaker, Wire
-from .rig import Call, at_once, connection_of, counts, pool_of
+from .rig import connection_of, counts, pool_of
 
 THREADS = 32
 REQUESTS = 10_000

@@ -25,8 +25,9 @@ from syncflow.engine.transport import Transport
 from syncflow.engine.worker import Worker
 from syncflow.testing import eventually, pattern
 
+from ..concurrency import Call, at_once
 from .conftest import Wire
-from .rig import PATIENCE, Call, at_once, ended, has_waiters, is_sender_blocked, kill, read_exactly, run_on, tcp_pair
+from .rig import PATIENCE, ended, has_waiters, is_sender_blocked, kill, read_exactly, run_on, tcp_pair
 
 pytestmark = pytest.mark.usefixtures("switching")
 

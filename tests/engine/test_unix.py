@@ -20,9 +20,10 @@ from syncflow.engine.worker import Worker
 from syncflow.exceptions import InvalidProxyURL, RequestException
 from syncflow.testing import eventually, pattern
 
+from ..concurrency import Call
 from .conftest import Wire
 from .dialing import SOON, Client, UnixListener, dial, proxied, refuse, run, trust
-from .rig import PATIENCE, Call, has_waiters, is_receiver_blocked
+from .rig import PATIENCE, has_waiters, is_receiver_blocked
 
 pytestmark = pytest.mark.usefixtures("switching")
 

@@ -12,10 +12,10 @@ from syncflow import Cancelled, ConnectionError, PoolLimits, RequestException, R
 from syncflow.engine.bytestream import ByteStream
 from syncflow.testing import Peer, ScriptedServer, eventually
 
+from ..concurrency import Call, at_once, forked
 from .conftest import SessionMaker, Wire
-from .rig import PATIENCE, Call, at_once, connection_of, counts, is_receiver_blocked, kill, pool_of, run_on
+from .rig import PATIENCE, connection_of, counts, is_receiver_blocked, kill, pool_of, run_on
 from .test_exchange import watched
-from .test_fork import forked
 
 pytestmark = pytest.mark.usefixtures("switching")
 

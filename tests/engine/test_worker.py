@@ -13,7 +13,8 @@ import pytest
 from syncflow.engine.worker import COMMANDS_A_TURN, READ, WRITE, Client, Worker, shared_worker
 from syncflow.testing import eventually
 
-from .rig import PATIENCE, Bystander, Call, Crash, Line, at_once, has_waiters, kill, run_on, silent_hook
+from ..concurrency import Call, at_once
+from .rig import PATIENCE, Bystander, Crash, Line, has_waiters, kill, run_on, silent_hook
 
 pytestmark = pytest.mark.usefixtures("switching")
 

@@ -1,65 +1,20 @@
-"""What the tests of the buffers share: calls on threads of their own, sends that stop in the middle, a forked child.
+"""What the tests of the buffers share: sends that stop in the middle, and calls that are blocked.
 
 Knows a buffer's private parts as far as it has to, so that no test sleeps until something has probably happened.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
 import threading
-import traceback
-import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pytest
 
 from syncflow.sse.buffer import Entry, EventBuffer, Send
 from syncflow.testing import eventually
 
-T = TypeVar("T")
-
-# Only bounds a test that hangs.
-PATIENCE = 10.0
-
-
-class Call(Generic[T]):
-    """A function on a thread of its own, and what came of it."""
-
-    def __init__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> None:
-        self._function = lambda: function(*args, **kwargs)
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._value.append(self._function())
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> T:
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), "the call is still blocked"
-        if self._error is not None:
-            raise self._error
-        return self._value[0]
-
-
-def at_once(*functions: Callable[[], T]) -> list[T]:
-    """Run them all, each on its own thread, from the same moment; what they returned."""
-    barrier = threading.Barrier(len(functions))
-
-    def run(function: Callable[[], T]) -> T:
-        barrier.wait(PATIENCE)
-        return function()
-
-    calls = [Call(run, function) for function in functions]
-    return [call.result() for call in calls]
+from ..concurrency import PATIENCE, Call
 
 
 class Sink:
@@ -130,32 +85,3 @@ def blocked_enqueue(buffer: EventBuffer, sink: Sink, event: Any, timeout: float 
     call = Call(buffer.enqueue, event, sink, timeout=timeout)
     eventually(is_blocked(buffer._room))
     return call
-
-
-def forked(function: Callable[[], Any]) -> Any:
-    """What it returned, as JSON, in a child that ends at once afterwards."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 warns of threads in any process that forks; that it works in ours is what is tested here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            outcome = {"value": function()}
-        except BaseException:
-            outcome = {"error": traceback.format_exc()}
-        try:
-            os.write(writing, json.dumps(outcome).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    ready, _, _ = select.select([reading], [], [], 2 * PATIENCE)
-    if not ready:
-        os.kill(pid, signal.SIGKILL)
-    with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
-    os.waitpid(pid, 0)
-    assert ready, "the child is blocked"
-    outcome = json.loads(told)
-    assert "error" not in outcome, outcome["error"]
-    return outcome["value"]

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from syncflow import Session
+import pytest
+
+from syncflow import RequestException, Session
 from syncflow.sse import EventStream, ServerSentEvent
 from syncflow.testing import Peer, Request, ScriptedServer, chunk, eventually, last_chunk, reply, reply_head
 
@@ -114,6 +116,13 @@ no_more = says(204)
 
 
 # ---------------------------------------------------------------------- streams
+
+
+def wrong(stream: EventStream) -> RequestException:
+    """The error in which the next event ends."""
+    with pytest.raises(RequestException) as caught:
+        next(stream)
+    return caught.value
 
 
 def follow(session: Session, url: str, **arguments: Any) -> EventStream:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from syncflow.sse.buffer import BufferFull, BufferMetrics, EventBuffer, Overflow
 from syncflow.testing import eventually
 
-from .calls import Call, Sink, blocked_enqueue, entries, figures, fill, finish, is_blocked, sending
+from ..concurrency import Call
+from .calls import Sink, blocked_enqueue, entries, figures, fill, finish, is_blocked, sending
 
 POLICIES: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "block", "raise")
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,20 +15,11 @@ import pytest
 from syncflow.sse.buffer import BufferFull, EventBuffer, Overflow
 from syncflow.testing import eventually
 
-from .calls import PATIENCE, Call, Sink, at_once, blocked_enqueue, entries, figures, fill, forked, is_blocked, sending
+from ..concurrency import PATIENCE, Call, at_once, forked
+from .calls import Sink, blocked_enqueue, entries, figures, fill, is_blocked, sending
 
 ROUNDS = 300
 POLICIES: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "block", "raise")
-
-
-@pytest.fixture(params=[None, 1e-6], ids=["usual", "frantic"])
-def switching(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A switch of threads between any two lines, or now and then."""
-    before = sys.getswitchinterval()
-    if request.param is not None:
-        sys.setswitchinterval(request.param)
-    yield
-    sys.setswitchinterval(before)
 
 
 def test_enqueue_against_flush(switching: None) -> None:
@@ -236,7 +226,7 @@ def test_a_child_inherits_no_lock_and_no_turn() -> None:
         return [events, buffer.flush(), received]
 
     try:
-        assert forked(child) == [["a", "b"], 1, ["d"]]
+        assert forked(child)() == [["a", "b"], 1, ["d"]]
     finally:
         let_go.set()
         sink.go_on.set()
@@ -256,7 +246,7 @@ def test_a_fork_in_a_send() -> None:
     def send(event: str) -> None:
         received.append(event)
         if event == "a":
-            children.append(forked(lambda: buffer.flush()))
+            children.append(forked(lambda: buffer.flush())())
 
     children: list[int] = []
     fill(buffer, send, "ab")

@@ -6,7 +6,6 @@ import random
 import re
 import signal
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,15 +39,6 @@ from .rig import (
 SessionMaker = Callable[..., Session]
 
 NO_LIMITS = Timeouts(connect=None, read=None, write=None, pool=None)
-
-
-@pytest.fixture
-def frantic() -> Iterator[None]:
-    """A switch of threads between any two lines."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 # ---------------------------------------------------------------------- the places

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncflow import EventTimeout, PoolLimits, ReadTimeout, RequestException, Session, Timeouts, TotalTimeout
+from syncflow import EventTimeout, PoolLimits, ReadTimeout, Session, Timeouts, TotalTimeout
 from syncflow.sse import EventStream
 from syncflow.testing import Peer, Request, chunk, full_backlog, reply_head
 
@@ -29,6 +29,7 @@ from .rig import (
     says,
     silence,
     whole,
+    wrong,
 )
 
 SessionMaker = Callable[..., Session]
@@ -42,13 +43,6 @@ NEVER = 300.0
 @pytest.fixture
 def session(new_session: SessionMaker) -> Session:
     return new_session()
-
-
-def wrong(stream: EventStream) -> RequestException:
-    """The error in which the next event ends."""
-    with pytest.raises(RequestException) as caught:
-        next(stream)
-    return caught.value
 
 
 def chatters(peer: Peer, request: Request) -> None:

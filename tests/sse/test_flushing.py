@@ -23,7 +23,7 @@ from syncflow.sse.buffer import EventBuffer
 from syncflow.sse.flushing import Flusher, shared_flusher
 from syncflow.testing import eventually
 
-from .calls import PATIENCE, forked
+from ..concurrency import PATIENCE, forked
 
 SOON = 0.005
 NEVER = 3600.0
@@ -549,7 +549,7 @@ def test_a_child_gets_a_thread_of_its_own(new_buffer: NewBuffer, sink: Sink) -> 
         eventually(lambda: not flushers())
         return sink.received
 
-    assert forked(child) == ["a", "b"]
+    assert forked(child)() == ["a", "b"]
     assert len(flushers()) == 1
     assert (sink.received, buffer.size) == ([], 1)
 
@@ -577,7 +577,7 @@ def test_a_child_inherits_none_of_the_threads_locks(new_buffer: NewBuffer, sink:
         return sink.received
 
     try:
-        assert forked(child) == ["b"]
+        assert forked(child)() == ["b"]
     finally:
         let_go.set()
         holder.join(PATIENCE)
@@ -597,7 +597,7 @@ def test_a_fork_in_a_periodic_send(new_buffer: NewBuffer, sink: Sink) -> None:
         return [received.received, shared_flusher()._thread is not threading.current_thread()]
 
     def send(event: Any) -> None:
-        told.append(forked(child))
+        told.append(forked(child)())
         sink(event)
 
     buffer.enqueue("a", send)

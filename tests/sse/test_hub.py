@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import queue
-import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from syncflow.sse import (
 )
 from syncflow.testing import AppServer, Peer, Response, ScriptedServer, eventually, reply_head
 
-from .calls import forked
+from ..concurrency import forked
 
 BOUND = 10.0
 
@@ -369,26 +368,21 @@ def test_without_replay_nothing_is_kept(tap: Tap) -> None:
         assert subscription.resumed is False
 
 
-def test_who_comes_while_events_come_misses_none_and_gets_none_twice() -> None:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(20):
-            all_are_there = threading.Event()
+def test_who_comes_while_events_come_misses_none_and_gets_none_twice(frantic: None) -> None:
+    for _ in range(20):
+        all_are_there = threading.Event()
 
-            def events(all_are_there: threading.Event = all_are_there) -> Iterator[ServerSentEvent]:
-                yield from numbered(300)
-                assert all_are_there.wait(BOUND)
+        def events(all_are_there: threading.Event = all_are_there) -> Iterator[ServerSentEvent]:
+            yield from numbered(300)
+            assert all_are_there.wait(BOUND)
 
-            with EventHub(events(), functools.partial(EventBuffer, 1000), replay=1000) as hub:
-                eventually(lambda hub=hub: hub.health().events, BOUND)  # type: ignore[misc]
-                late = [hub.subscribe("0") for _ in range(5)]
-                all_are_there.set()
-                for subscription in late:
-                    assert numbers(subscription) == list(range(1, 300))
-                    assert subscription.resumed is True
-    finally:
-        sys.setswitchinterval(interval)
+        with EventHub(events(), functools.partial(EventBuffer, 1000), replay=1000) as hub:
+            eventually(lambda hub=hub: hub.health().events, BOUND)  # type: ignore[misc]
+            late = [hub.subscribe("0") for _ in range(5)]
+            all_are_there.set()
+            for subscription in late:
+                assert numbers(subscription) == list(range(1, 300))
+                assert subscription.resumed is True
 
 
 def test_who_comes_back_after_the_end_gets_the_rest(tap: Tap) -> None:
@@ -594,7 +588,7 @@ def test_a_hub_of_a_parent_has_ended_in_its_child(tap: Tap) -> None:
         subscription = hub.subscribe()
         tap.put(*numbered(1))
         settled(hub, 1)
-        got, why = forked(lambda: (numbers(subscription), subscription.ended_because))
+        got, why = forked(lambda: (numbers(subscription), subscription.ended_because))()
         assert got == [0]
         assert why.startswith("it belongs to the parent process")
         tap.put(*numbered(1, 1), None)

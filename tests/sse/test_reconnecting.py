@@ -23,14 +23,12 @@ from syncflow import (
     PoolLimits,
     ProtocolError,
     ReadTimeout,
-    RequestException,
     Response,
     Session,
     SSLError,
     Timeouts,
     TooManyRedirects,
 )
-from syncflow.sse import EventStream
 from syncflow.testing import (
     Peer,
     Request,
@@ -60,6 +58,7 @@ from .rig import (
     says,
     silence,
     whole,
+    wrong,
 )
 
 SessionMaker = Callable[..., Session]
@@ -70,13 +69,6 @@ SOON = 0.05
 @pytest.fixture
 def session(new_session: SessionMaker) -> Session:
     return new_session()
-
-
-def wrong(stream: EventStream) -> RequestException:
-    """The error in which the next event ends."""
-    with pytest.raises(RequestException) as caught:
-        next(stream)
-    return caught.value
 
 
 # ---------------------------------------------------------------------- the connection ends
