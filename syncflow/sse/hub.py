@@ -231,8 +231,9 @@ class EventHub:
         with self._lock:
             if self._thread is not None or self._ended_because is not None:
                 raise RuntimeError("a hub can be started once")
-            self._thread = threading.Thread(target=self._run, name="syncflow-hub", daemon=True)
-        self._thread.start()
+            thread = threading.Thread(target=self._run, name="syncflow-hub", daemon=True)
+            thread.start()  # in here, so that nobody waits for one that has not been started, or cannot be
+            self._thread = thread
 
     def _run(self) -> None:
         try:

@@ -29,8 +29,9 @@ MOST_TAKEN = 256
 class EventSubscription:
     """The events of a hub, for one consumer: see `EventHub.subscribe`. A context manager and iterator.
 
-    One thread at a time may iterate, any may `close`. Iterating ends when the upstream has ended, when `close` is
-    called, or when the hub has given this subscription up: `ended_because` says which.
+    It is the hub's, with its buffer, until it is closed. One thread at a time may iterate, any may `close`. Iterating
+    ends when the upstream has ended, when `close` is called, or when the hub has given this subscription up:
+    `ended_because` says which.
 
     Attributes:
         dropped: events that were lost because this consumer was too slow. Those that have come to it since the last

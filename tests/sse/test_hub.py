@@ -598,6 +598,23 @@ def test_a_hub_of_a_parent_has_ended_in_its_child(tap: Tap) -> None:
 # ---------------------------------------------------------------- health, arguments, a real upstream
 
 
+def test_a_thread_that_cannot_start_is_told_and_nothing_runs(tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hub = EventHub(tap)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            hub.start()
+    assert not hub.health().is_running
+    subscription = hub.subscribe()
+    tap.put(*numbered(1), None)
+    hub.start()
+    assert numbers(subscription) == [0]
+    hub.close()
+
+
 def test_health_is_ready_for_json(tap: Tap) -> None:
     hub = EventHub(tap, functools.partial(EventBuffer, 10))
     assert not hub.health().is_running
