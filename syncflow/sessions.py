@@ -7,10 +7,7 @@ Knows nothing of how a request is sent, nor of the rules of redirects.
 from __future__ import annotations
 
 import copy
-import os
 import ssl
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -22,10 +19,11 @@ from .engine.dialer import Network
 from .engine.origin import sha256_fingerprint
 from .engine.worker import Worker
 from .environ import netrc_auth
-from .exceptions import ChunkedEncodingError, ContentDecodingError, InvalidSchema, RequestException
+from .exceptions import ChunkedEncodingError, ContentDecodingError, RequestException
 from .hooks import default_hooks, dispatch_hook
 from .merging import HeaderTypes, default_headers, merge_headers, merge_params, names_authorization
 from .models import PreparedRequest, Request
+from .mounting import SessionAdaptersMixin
 from .pushing import SessionUploadMixin
 from .redirects import SessionRedirectMixin
 from .responses import REDIRECT_STATI, Response
@@ -34,24 +32,17 @@ from .settings import OWN_TIMEOUT, PoolLimits, Timeouts, TimeoutTypes, Watermark
 from .sources import NO_SOURCE
 from .structures import CaseInsensitiveDict
 from .subscribing import SessionEventsMixin
-from .urls import ParamTypes, absolute_url, has_other_scheme, masked, parse_url
+from .urls import ParamTypes, absolute_url, has_other_scheme, parse_url
 
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
-    from .engine.stats import PoolStats
 
 __all__ = ["Session", "session"]
 
 DEFAULT_REDIRECT_LIMIT = 30
 
-# Of two threads that mount something, neither loses what the other has mounted. One for all sessions, as it is held for
-# a moment only: so a session can be copied and pickled, and a forked child finds it free.
-_mounting = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_mounting._at_fork_reinit)  # type: ignore[attr-defined]  # as `threading` does it
 
-
-class Session(SessionRedirectMixin, SessionUploadMixin, SessionEventsMixin):
+class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, SessionEventsMixin):
     """Requests that share headers, cookies, limits and connections. Any number of threads may use one session.
 
     Close it when it is no longer needed, or use it as a context manager.
@@ -132,8 +123,7 @@ class Session(SessionRedirectMixin, SessionUploadMixin, SessionEventsMixin):
             trust=Trust(ssl_context, fingerprint),
             worker=worker,
         )
-        # Replaced, never changed, so that it can be read by any thread.
-        self.adapters: dict[str, Any] = {}
+        self.adapters = {}
         for prefix in ("https://", "http://", "http+unix://"):
             self.mount(prefix, self._adapter)
 
@@ -380,66 +370,13 @@ class Session(SessionRedirectMixin, SessionUploadMixin, SessionEventsMixin):
             return following
         return None
 
-    # ---------------------------------------------------------------- adapters
-
-    def mount(self, prefix: str, adapter: Any) -> None:
-        """Send requests whose URL begins with `prefix` through `adapter`, one of ours or one written for `requests`."""
-        with _mounting:
-            adapters = {**self.adapters, prefix: adapter}
-            self.adapters = dict(sorted(adapters.items(), key=lambda item: -len(item[0])))
-
-    def get_adapter(self, url: str) -> Any:
-        """The adapter whose prefix is the longest that `url` begins with.
-
-        Raises:
-            InvalidSchema: there is none.
-        """
-        lower = url.lower()
-        for prefix, adapter in self.adapters.items():
-            if lower.startswith(prefix.lower()):
-                return adapter
-        raise InvalidSchema(
-            f"{masked(url)!r}: no adapter is mounted for such a URL, only for {', '.join(self.adapters)}; nothing was "
-            "sent"
-        )
-
-    def _all_adapters(self) -> list[Any]:
-        """Each once: its own, mounted or not, and those that the program has mounted."""
-        return list({id(adapter): adapter for adapter in (self._adapter, *self.adapters.values())}.values())
-
-    def stats(self) -> PoolStats:
-        """Any thread, at any time, also after `close`. What the session's connections are doing and have done, by
-        origin and overall: see `PoolStats`.
-
-        Costs a request nothing. An `HTTPAdapter` that was mounted is counted, with all that other sessions send through
-        it; an adapter that was written for `requests` is not, because its connections are its own.
-        """
-        from .engine.stats import combined  # late: few programs need it
-
-        return combined(adapter.stats() for adapter in self._all_adapters() if isinstance(adapter, HTTPAdapter))
-
-    # ---------------------------------------------------------------- the end
-
-    def close(self) -> None:
-        """Any thread. End everything at once: every call that waits in another thread, and every response that is
-        being read, gets `SessionClosed`. A closed session takes no new requests."""
-        for adapter in self._all_adapters():
-            adapter.close()
+    # ---------------------------------------------------------------- the end, copies
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        adapter = getattr(self, "_adapter", None)
-        if adapter is not None and adapter.retire_from_finalizer():
-            warnings.warn(f"{self!r} was dropped with open connections; close it", ResourceWarning, 2, source=self)
-
-    def retire(self) -> None:
-        """Take no new requests; what is under way, as a response that is still being read, goes on to its end."""
-        self._adapter.retire()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without connections, which stay here: for another process, or for a copy. What may change is copied."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .adapters.native import CONTINUE_PATIENCE, expects_continue, framing_of
+from .adapters.writing import CONTINUE_PATIENCE, expects_continue, framing_of
 from .bodies import BodyWriter
 from .engine.deadline import Deadline
 from .engine.turns import Turns

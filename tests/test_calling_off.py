@@ -315,7 +315,7 @@ def test_closing_the_session_wakes_everybody(
     server: Callable[[ssl.SSLContext | None], ScriptedServer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("syncflow.adapters.native.CONTINUE_PATIENCE", 300.0)
+    monkeypatch.setattr("syncflow.adapters.writing.CONTINUE_PATIENCE", 300.0)
     with server(tls) as serving:
         calls = [Call(lambda: blocks(session, serving.url, big_file)) for _ in range(4)]
         for call in calls:

@@ -29,7 +29,7 @@ LAYERS = [
     {"adapters"},
     {"redirects", "upload_callbacks"},
     {"uploads"},
-    {"pushing", "subscribing"},
+    {"mounting", "pushing", "subscribing"},
     {"sessions"},
     {"api"},
     {"__init__"},
