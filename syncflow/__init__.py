@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from .api import delete, get, head, options, patch, post, put, request
+from .breakers import CircuitBreaker
 from .engine.timings import Timings
 from .exceptions import (
     BodyLengthError,
@@ -51,6 +52,7 @@ from .exceptions import (
     WriteTimeout,
 )
 from .models import PreparedRequest, Request, Response
+from .retries import Retry, Try
 from .sessions import Session, session
 from .settings import PoolLimits, Timeouts, Watermarks
 from .status_codes import codes
@@ -68,6 +70,7 @@ __all__ = [
     "Cancelled",
     "CaseInsensitiveDict",
     "ChunkedEncodingError",
+    "CircuitBreaker",
     "CircuitOpen",
     "ConnectTimeout",
     "ConnectionError",
@@ -95,6 +98,7 @@ __all__ = [
     "Request",
     "RequestException",
     "Response",
+    "Retry",
     "RetryError",
     "SSLError",
     "Session",
@@ -105,6 +109,7 @@ __all__ = [
     "Timings",
     "TooManyRedirects",
     "TotalTimeout",
+    "Try",
     "URLRequired",
     "UnrewindableBodyError",
     "Upload",

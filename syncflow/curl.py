@@ -5,14 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from .redaction import MASK, SECRET_FIELDS
+
 if TYPE_CHECKING:
     from .models import PreparedRequest
 
 __all__ = ["curl_command"]
-
-# What gives access to whoever reads it.
-SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
-MASK = "***"
 
 # curl makes these from the body.
 FRAMING = frozenset({"content-length", "transfer-encoding"})
@@ -30,7 +28,7 @@ def curl_command(request: PreparedRequest, *, secrets: bool) -> str:
         lower = name.lower()
         if lower in FRAMING:
             continue
-        if lower in SECRET and not secrets:
+        if lower in SECRET_FIELDS and not secrets:
             value = MASK
         # An empty value is written with a semicolon, or curl takes the field out.
         words += ["-H", f"{name}: {value}" if value else f"{name};"]

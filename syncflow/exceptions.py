@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .models import PreparedRequest, Response
+    from .retries import Try
 
 __all__ = [
     "BodyLengthError",
@@ -61,14 +62,16 @@ class RequestException(IOError):
         request: the `PreparedRequest`, once there is one.
         response: the `Response`, where there is one.
         phase: what was being done: "pool", "dns", "connect", "proxy", "tls", "send", "head" (waiting for the answer) or
-            "body" (reading it); of a stream of events also "reconnect" (waiting to connect again); None if it failed
-            before anything was begun.
+            "body" (reading it); "retry" (waiting to send it again); of a stream of events also "reconnect" (waiting to
+            connect again); None if it failed before anything was begun.
         bytes_sent: bytes of the request's body that were handed to the system.
         bytes_received: bytes of the response's body that had arrived.
+        earlier_tries: what came of those before the one that failed with this: see `Try`.
     """
 
     request: PreparedRequest | None
     response: Response | None
+    earlier_tries: tuple[Try, ...] = ()
 
     def __init__(
         self,
@@ -124,7 +127,13 @@ class ProtocolError(ConnectionError):
 
 
 class CircuitOpen(ConnectionError):
-    """The origin failed too often lately; nothing was sent."""
+    """The origin failed too often lately; nothing was sent.
+
+    Attributes:
+        retry_after: seconds until a request is let through to try it; 0 while one is doing that.
+    """
+
+    retry_after = 0.0
 
 
 class Timeout(RequestException):
@@ -208,7 +217,8 @@ class StreamConsumedError(RequestException, TypeError):
 
 
 class RetryError(RequestException):
-    """All retries failed."""
+    """It was sent again as often as `Retry` allows, and the answer is still one not to be content with; see
+    `response`."""
 
 
 class UnrewindableBodyError(RequestException):

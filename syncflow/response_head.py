@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
     from .models import PreparedRequest
     from .responses import Response
+    from .retries import Try
 
 __all__ = ["REDIRECT_STATI", "ResponseHead"]
 
@@ -46,6 +47,8 @@ class ResponseHead:
     reason: str = None  # type: ignore[assignment]
     _fields: list[tuple[str, str]] = []  # noqa: RUF012  # replaced, never changed
     _exchange: Source = NO_SOURCE
+    # Those before the one that led to this answer.
+    earlier_tries: tuple[Try, ...] = ()
     # Made when they are asked for, or set.
     _headers: CaseInsensitiveDict[str] | None = None
     _history: list[Response] | None = None

@@ -50,6 +50,7 @@ class Response(ResponseHead):
         url: of the request that was answered: the last one, after redirects.
         request: the `PreparedRequest`.
         history: the responses that led here, the oldest first.
+        earlier_tries: what came of the tries before this answer, if the request was sent again: see `Retry`, `Try`.
         encoding: how `text` is decoded; from the charset of Content-Type, may be set.
         connection: the adapter that sent the request.
     """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
 from .adapters.foreign import send_through
+from .breakers import CircuitBreaker
 from .engine.deadline import Deadline
 from .engine.dialer import Network
 from .engine.origin import sha256_fingerprint
@@ -27,6 +28,7 @@ from .mounting import SessionAdaptersMixin
 from .pushing import SessionUploadMixin
 from .redirects import SessionRedirectMixin
 from .responses import REDIRECT_STATI, Response
+from .retries import Retry
 from .routes import CertTypes, ProxyTypes, Trust, VerifyTypes, merge_proxies, merge_verify
 from .settings import OWN_TIMEOUT, PoolLimits, Timeouts, TimeoutTypes, Watermarks
 from .sources import NO_SOURCE
@@ -52,6 +54,12 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             (connect, read); None for no limit at all.
         pool: how many connections, and how long they are kept.
         watermarks: how much may wait in each connection's buffers, in bytes.
+        retries: how often and when a request is sent again: a `Retry`, or a number for `Retry.total`. None: only what
+            was lost, before a byte was answered, with a connection that had been idle, if its method may be repeated
+            (RFC 9110, section 9.2.2) and its body rewound.
+        breaker: when requests to an origin that has failed too often are not sent; None is never.
+        events: an object, or a list of them, with any of the methods in `syncflow.watching.EVENTS`, which are told what
+            happens to requests.
         base_url: what relative URLs are resolved against (RFC 3986, section 5).
         ssl_context: for TLS, in place of the one that `verify=True` makes.
         assert_fingerprint: SHA-256 that the server's certificate must have, in hexadecimal digits with or without
@@ -87,6 +95,9 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         timeout: TimeoutTypes = Timeouts(),  # noqa: B008  # frozen
         pool: PoolLimits = PoolLimits(),  # noqa: B008  # frozen
         watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
+        retries: Retry | int | None = None,
+        breaker: CircuitBreaker | None = None,
+        events: Any = None,
         base_url: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         assert_fingerprint: str | None = None,
@@ -111,6 +122,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         self.trust_env = True
         fingerprint = None if assert_fingerprint is None else sha256_fingerprint(assert_fingerprint)
         self._adapter = HTTPAdapter(
+            max_retries=Retry.of(retries),
             limits=pool,
             watermarks=watermarks,
             network=Network(
@@ -121,6 +133,8 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
                 socket_options=tuple(socket_options),
             ),
             trust=Trust(ssl_context, fingerprint),
+            breaker=breaker,
+            events=events,
             worker=worker,
         )
         self.adapters = {}

@@ -20,8 +20,8 @@ from .structures import CaseInsensitiveDict
 from .urls import masked
 
 if TYPE_CHECKING:
+    from .engine.pause import Pause
     from .sse.stream import EventStream
-    from .sse.waits import Pause
 
 __all__ = ["SessionEventsMixin"]
 

@@ -67,10 +67,9 @@ class Upload(io.RawIOBase):
         self._adapter = adapter
         self._answered = answered  # called with the response, as soon as there is one
         self._callbacks = callbacks
-        head = adapter.head(request, route)
+        head, self._exchange = adapter.begin(request, deadline, route)
         framing = framing_of(request)
         self.content_length: int | None = framing.length
-        self._exchange = adapter.exchange(request, head, deadline, route)
         self._writer = BodyWriter(self._exchange, framing)
         self._accept = self._writer.accept
         # Who writes, and later waits for the answer. Its lock guards what follows.

@@ -18,7 +18,9 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 # knows nothing of its neighbours.
 LAYERS = [
     {"http1", "exceptions", "structures", "version"},
-    {"files", "settings"},
+    {"files", "settings", "redaction", "retries", "breakers"},
+    {"watching"},
+    {"logs"},
     {"engine"},
     {"bodies", "urls", "environ", "text", "links", "curl", "hooks", "decoders", "cookie_rules"},
     {"cookies", "auth", "status_codes", "routes"},

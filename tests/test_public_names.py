@@ -50,14 +50,17 @@ EXCEPTIONS = {
 FUNCTIONS = {"delete", "get", "head", "options", "patch", "post", "put", "request", "session"}
 CLASSES = {
     "CaseInsensitiveDict",
+    "CircuitBreaker",
     "PoolLimits",
     "PoolStats",
     "PreparedRequest",
     "Request",
     "Response",
+    "Retry",
     "Session",
     "Timeouts",
     "Timings",
+    "Try",
     "Upload",
     "Watermarks",
 }

@@ -1058,13 +1058,13 @@ def test_the_total_deadline_is_one_for_all_tries(
 def test_the_deadline_is_the_same_object(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     deadlines: set[Deadline] = set()
     adapter = session.get_adapter("http://")
-    exchange = adapter.exchange
+    exchange = adapter._exchange
 
-    def watched(request: PreparedRequest, head: Any, deadline: Deadline, route: Any) -> Any:
+    def watched(request: PreparedRequest, head: Any, deadline: Deadline, route: Any, witness: Any) -> Any:
         deadlines.add(deadline)
-        return exchange(request, head, deadline, route)
+        return exchange(request, head, deadline, route, witness)
 
-    monkeypatch.setattr(adapter, "exchange", watched)
+    monkeypatch.setattr(adapter, "_exchange", watched)
     with RangeServer(BODY, [1000, 1000]) as server:
         save(session, server, io.BytesIO())
         assert len(server.seen) == 3

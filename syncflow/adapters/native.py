@@ -7,19 +7,27 @@ Knows the order of these steps and what an interruption of each means. Knows not
 from __future__ import annotations
 
 import abc
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ..breakers import CircuitBreaker, Circuits
 from ..engine.deadline import Deadline
 from ..engine.dialer import Network
 from ..engine.exchange import Exchange, StaleConnection
 from ..engine.pool import Pool
+from ..engine.watched import WatchedExchange
 from ..engine.worker import Worker, shared_worker
-from ..exceptions import ConnectionError, RequestException, SessionClosed
+from ..exceptions import RequestException, SessionClosed
+from ..logs import LOG, LOG_ONLY, is_logged
 from ..models import PreparedRequest
 from ..responses import Response
+from ..retries import Retry
 from ..routes import CertTypes, ProxyTypes, Route, Trust, VerifyTypes, route_of
 from ..settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
+from ..watching import watch_for
+from .trying import Trying
+from .witness import TryWitness
 from .writing import WrittenHead, check_length, send_request, serialize
 
 if TYPE_CHECKING:
@@ -28,14 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseAdapter", "HTTPAdapter"]
 
-# RFC 9110, section 9.2.2: sending these twice has the effect of sending them once.
-IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
-
 # Serialized heads that an adapter remembers.
 HEADS_KEPT = 256
-
-# The phases in which nothing of the request has been sent.
-SETTING_UP = frozenset({"dns", "connect", "proxy", "tls"})
 
 
 class Paused(Protocol):
@@ -76,12 +78,15 @@ class HTTPAdapter(BaseAdapter):
         pool_connections: as in `requests`, the number of hosts; with `pool_maxsize` it says how many connections there
             may be in all.
         pool_maxsize: connections at once for one host. Who needs one more waits, for `Timeouts.pool`.
-        max_retries: how often a connection that could not be made is tried again. Nothing had been sent.
+        max_retries: how often and when a request is sent again: a `Retry`, or one of urllib3's; a number is for
+            connections that could not be made, as in `requests`.
         pool_block: as in `requests`; callers wait for a connection in any case.
         limits: of the pool, in place of the first two.
         watermarks: of each connection's buffers.
         network: how connections are made.
         trust: what is demanded of servers, beyond `verify=`.
+        breaker: when an origin is left alone; None is never.
+        events: who is told of what happens: see `syncflow.watching`.
         worker: the thread that watches the sockets; None is the one that all sessions share.
     """
 
@@ -89,23 +94,34 @@ class HTTPAdapter(BaseAdapter):
         self,
         pool_connections: int = 10,
         pool_maxsize: int = 10,
-        max_retries: int = 0,
+        max_retries: int | Retry | None = 0,
         pool_block: bool = False,
         *,
         limits: PoolLimits | None = None,
         watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
         network: Network = Network(),  # noqa: B008  # frozen
         trust: Trust = Trust(),  # noqa: B008  # frozen
+        breaker: CircuitBreaker | None = None,
+        events: Any = None,
         worker: Worker | None = None,
     ) -> None:
-        retries: Any = max_retries  # programs written for `requests` may pass urllib3's Retry
-        if not isinstance(retries, int) or retries < 0:
-            raise TypeError(f"max_retries is a number of tries from 0, not {retries!r}")
         if limits is None:
             limits = PoolLimits(per_host=pool_maxsize, total=max(100, pool_connections * pool_maxsize))
+        if breaker is not None and not isinstance(breaker, CircuitBreaker):
+            raise TypeError(f"breaker= is a CircuitBreaker or None, not {breaker!r}")
         self.max_retries = max_retries
+        self.retry = Retry.of_connections(max_retries) if type(max_retries) is int else Retry.of(max_retries)
+        self.watch = watch_for(events, LOG)
+        self._circuits = None if breaker is None else Circuits(breaker, time.monotonic)
         self._trust = trust
-        self._settings = {"limits": limits, "watermarks": watermarks, "network": network, "trust": trust}
+        self._settings = {
+            "limits": limits,
+            "watermarks": watermarks,
+            "network": network,
+            "trust": trust,
+            "breaker": breaker,
+            "events": events,
+        }
         self._pool = Pool(worker or shared_worker(), limits, watermarks, network)
         # Heads that were written before, by all that is in them. Any thread; the worst of a race is a head too many.
         self._heads: dict[tuple[object, ...], WrittenHead] = {}
@@ -134,28 +150,34 @@ class HTTPAdapter(BaseAdapter):
         deadline = timeout if isinstance(timeout, Deadline) else Deadline(Timeouts.of(timeout))
         request.complete()
         route = self.route(request, verify, cert, proxies)
-        head = self.head(request, route)
-        if head.announces_body or request.content is not None:
-            check_length(request)
-        tries_left = self.max_retries
+        retry = self.retry
+        trying: Trying | None = None
         while True:
+            witness = self._witness(request, route, trying)
             try:
-                return self._send_once(request, head, deadline, route, stream=stream)
-            except StaleConnection as error:
-                # One of another request may come out of the body, which may be made of that one's answer.
-                if error.request is not request or not _may_repeat(request):
-                    raise
-                if request.content is not None:
-                    request.content.rewind()
-            except ConnectionError as error:
-                if error.request is not request or error.phase not in SETTING_UP or not tries_left:
-                    raise
-                tries_left -= 1
+                response = self._send_once(request, deadline, route, witness, stream=stream)
+            except RequestException as error:
+                trying = trying or Trying(self, request, deadline, route.origin.name)
+                trying.after_error(error, witness)
+                continue
+            if retry is not None and response.status_code in retry.status_forcelist:
+                trying = trying or Trying(self, request, deadline, route.origin.name)
+                if trying.after_answer(response, witness):
+                    continue
+            if trying is not None:
+                trying.note(response)
+            return response
 
     def _send_once(
-        self, request: PreparedRequest, head: WrittenHead, deadline: Deadline, route: Route, *, stream: bool
+        self,
+        request: PreparedRequest,
+        deadline: Deadline,
+        route: Route,
+        witness: TryWitness | None,
+        *,
+        stream: bool,
     ) -> Response:
-        exchange = self.exchange(request, head, deadline, route)
+        head, exchange = self._begin(request, deadline, route, witness)
         try:
             send_request(exchange, request, head.content)
             answer = exchange.wait_answered(whole=not stream)
@@ -176,6 +198,51 @@ class HTTPAdapter(BaseAdapter):
             response.fetch()
         return response
 
+    def begin(self, request: PreparedRequest, deadline: Deadline, route: Route) -> tuple[WrittenHead, Exchange]:
+        """For a body that the program writes: a connection, on which nothing has been sent, and the head to send. Is
+        tried again as the policy says, as long as there is none."""
+        trying: Trying | None = None
+        while True:
+            witness = self._witness(request, route, trying)
+            try:
+                return self._begin(request, deadline, route, witness, is_pushed=True)
+            except RequestException as error:
+                trying = trying or Trying(self, request, deadline, route.origin.name)
+                trying.after_error(error, witness)
+
+    def _witness(self, request: PreparedRequest, route: Route, trying: Trying | None) -> TryWitness | None:
+        """Of the try that begins. None, as mostly, if nobody wants to know of it."""
+        watch, circuits = self.watch, self._circuits
+        if watch is None and is_logged():
+            watch = LOG_ONLY
+        if watch is None and circuits is None:
+            return None
+        reset_after = 0.0 if circuits is None else circuits.breaker.reset_after
+        return TryWitness(watch, request, route.origin.name, 1 if trying is None else trying.number, reset_after)
+
+    def _begin(
+        self,
+        request: PreparedRequest,
+        deadline: Deadline,
+        route: Route,
+        witness: TryWitness | None,
+        *,
+        is_pushed: bool = False,
+    ) -> tuple[WrittenHead, Exchange]:
+        try:
+            head = self.head(request, route)
+            if not is_pushed and (head.announces_body or request.content is not None):
+                check_length(request)
+            if witness is not None and self._circuits is not None:
+                witness.admitted(self._circuits.enter(route.origin.name, route.origin.where))
+            return head, self._exchange(request, head, deadline, route, witness)
+        except BaseException as error:
+            if isinstance(error, RequestException):
+                error.request = request
+            if witness is not None:
+                witness.failed(error)
+            raise
+
     def route(self, request: PreparedRequest, verify: VerifyTypes, cert: CertTypes, proxies: ProxyTypes) -> Route:
         """Which way the request goes. Raises what `route_of` raises."""
         if not proxies and cert is None and (verify is True or type(verify) is str):
@@ -194,31 +261,39 @@ class HTTPAdapter(BaseAdapter):
             route = route._replace(origin=route.origin._replace(proxy=proxy))
         return route
 
-    def exchange(self, request: PreparedRequest, head: WrittenHead, deadline: Deadline, route: Route) -> Exchange:
+    def _exchange(
+        self,
+        request: PreparedRequest,
+        head: WrittenHead,
+        deadline: Deadline,
+        route: Route,
+        witness: TryWitness | None,
+    ) -> Exchange:
         """A connection for the request, on which nothing has been sent yet."""
         begun = deadline.clock()
-        try:
-            while True:
-                connection = self._pool.connection(route.origin, deadline)
-                try:
-                    pooled = deadline.clock() - begun
-                    if connection.uses == 0:
-                        setup = connection.setup
-                        pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
+        while True:
+            connection = self._pool.connection(route.origin, deadline)
+            try:
+                pooled = deadline.clock() - begun
+                if connection.uses == 0:
+                    setup = connection.setup
+                    pooled = max(0.0, pooled - setup.dns - setup.connect - setup.tls)
+                if witness is None:
                     exchange = Exchange(connection, request.method, deadline, pooled)
-                    exchange.persists = not head.asks_to_close
-                    exchange.may_switch = head.asks_to_switch
-                    if connection.begin(exchange):
-                        if deadline.cancellation is not None:
-                            deadline.cancellation.attend(exchange.fail)
-                        return exchange
-                    connection.close()  # again, if that was before the pool knew of it
-                except BaseException:  # an interrupt: nobody would give it back
-                    connection.close()
-                    raise
-        except RequestException as error:
-            error.request = request
-            raise
+                else:
+                    exchange = WatchedExchange(connection, request.method, deadline, pooled, witness)
+                exchange.persists = not head.asks_to_close
+                exchange.may_switch = head.asks_to_switch
+                if connection.begin(exchange):
+                    if deadline.cancellation is not None:
+                        deadline.cancellation.attend(exchange.fail)
+                    if witness is not None:
+                        witness.connected(connection, pooled)
+                    return exchange
+                connection.close()  # again, if that was before the pool knew of it
+            except BaseException:  # an interrupt: nobody would give it back
+                connection.close()
+                raise
 
     def head(self, request: PreparedRequest, route: Route) -> WrittenHead:
         """The request's head as it goes out; what a session sends is mostly what it has sent before.
@@ -247,6 +322,8 @@ class HTTPAdapter(BaseAdapter):
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
         self._retired = self.closed = True
         self._pool.close()
+        if self.watch is not None:
+            self.watch.tell_late()
         for paused in list(self.paused):
             paused.fail(SessionClosed(f"{paused.where}: the session was closed during the request"))
 
@@ -264,7 +341,7 @@ class HTTPAdapter(BaseAdapter):
     def like(self) -> HTTPAdapter:
         """Another one with the same settings, and connections of its own."""
         settings: dict[str, Any] = self._settings
-        return HTTPAdapter(worker=self._pool.worker, **settings)
+        return HTTPAdapter(max_retries=self.max_retries, worker=self._pool.worker, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the connections: where it is unpickled it begins anew, on that process's worker."""
@@ -301,9 +378,8 @@ class Again(NamedTuple):
             begun: called with each exchange, before anything is sent on it, so that it can be called off.
         """
         request.complete()
-        head = serialize(request, self.route)
         while True:
-            exchange = self._exchange(request, head)
+            head, exchange = self._begin(request)
             try:
                 begun(exchange)
                 send_request(exchange, request, head.content)
@@ -315,19 +391,15 @@ class Again(NamedTuple):
                 exchange.abandon(error)
                 raise
 
-    def _exchange(self, request: PreparedRequest, head: WrittenHead) -> Exchange:
+    def _begin(self, request: PreparedRequest) -> tuple[WrittenHead, Exchange]:
         try:
-            return self.adapter.exchange(request, head, self.deadline, self.route)
+            return self.adapter.begin(request, self.deadline, self.route)
         except SessionClosed:
             if self.closed:
                 raise
         # As that of `syncflow.get`, which takes no new requests: a pool for this one, whose connection goes with it.
         alone = self.adapter.like()
         try:
-            return alone.exchange(request, head, self.deadline, self.route)
+            return alone.begin(request, self.deadline, self.route)
         finally:
             alone.retire()
-
-
-def _may_repeat(request: PreparedRequest) -> bool:
-    return request.method in IDEMPOTENT and (request.content is None or request.content.can_rewind)

@@ -67,6 +67,7 @@ class Connection:
         self._exchange: Exchange | None = None
         self._is_failing = False  # nothing begins any more
         self._stream: ByteStream | None = None  # what it has become, when a program has taken it over
+        self._sent_before = 0  # bytes that the system had taken when the exchange began
         self.uses = 0  # exchanges that were begun; changed by whoever the pool gave the connection to
         # Guarded by the pool's lock.
         self.idle_since: float | None = None
@@ -113,6 +114,7 @@ class Connection:
             if self.transport.closed or self._is_failing:
                 return False
             self.uses += 1
+            self._sent_before = self.transport.bytes_sent
             self._exchange = exchange
             self._parser.start(exchange.method)
             return True
@@ -230,6 +232,7 @@ class Connection:
                 f"{exchange.where}: the server closed a connection that had been idle, as the request was sent on it; "
                 f"it may or may not have been processed: {why}"
             )
+            failure.is_untouched = self.transport.bytes_sent == self._sent_before
         else:
             failure = ConnectionError(f"{exchange.where}: the server closed the connection without an answer: {why}")
         return self._fail(exchange, failure, sending or error)

@@ -43,7 +43,9 @@ MOST_RECEIVE_SIZE = 262144
 
 class StaleConnection(ConnectionError):
     """A connection that had been idle was gone before the server answered anything. Whether the request may be sent
-    again on another one is for who knows its method and its body."""
+    again on another one is for who knows its method and its body, unless nothing of it has left."""
+
+    is_untouched = False
 
 
 class Outcome:
@@ -435,7 +437,8 @@ class Exchange:
         transport.worker.submit_from_finalizer(transport, self._fail_dropped)
 
     def _fail_dropped(self) -> None:
-        self.fail(Cancelled(f"{self.where}: the response was dropped before its body was read"))
+        # Not `self.fail`, by which a watched one tells its witness: that is no business of the worker's.
+        Exchange.fail(self, Cancelled(f"{self.where}: the response was dropped before its body was read"))
 
     @property
     def is_over(self) -> bool:

@@ -152,25 +152,38 @@ class SendingSide(abc.ABC):
             assert out.size <= out.high + FRAMING_SLACK
             return self.may_send
 
+    def offer(self, pieces: list[Piece], *, last: bool) -> bool | None:
+        """Caller. As `write`, for one who wants to know before it waits: None if it would, and what `write` is then to
+        be called with is left in `pieces`."""
+        with self.sending:
+            if self.may_send:
+                self._offer(pieces)
+                if pieces:
+                    return None
+                self._ended = last
+            return self.may_send
+
     def write_file(self, file: int, offset: int, count: int, deadline: Deadline) -> int:
         """Caller. Let the kernel send `count` bytes of a regular file; returns how many it had, or what it sent
         before the message was stopped. Plain sockets only. Never sends the last byte of a message: that one must be
         sent under the lock, or an answer that follows it at once would look early."""
         start = offset
         while offset - start < count:
-            sent = self._send_file(file, offset, min(count - (offset - start), FILE_BYTES_A_CALL), deadline)
+            sent = self.write_file_once(file, offset, count - (offset - start), deadline)
             if sent == 0:
                 break  # the message was stopped, or the file is shorter than it was
             offset += max(sent, 0)
         return offset - start
 
-    def _send_file(self, file: int, offset: int, count: int, deadline: Deadline) -> int:
-        """Bytes sent, 0 at the end of the file or the message, -1 if the kernel is full or the connection failed."""
+    def write_file_once(self, file: int, offset: int, count: int, deadline: Deadline) -> int:
+        """Caller. One call of `write_file`. Bytes sent, 0 at the end of the file or the message, -1 if the kernel is
+        full or the connection failed."""
         sent = -1
+        count = min(count, FILE_BYTES_A_CALL)
         failed: OSError | None = None
         try:
             with self.sending:
-                self._wait_while(self._is_blocked, deadline)
+                self._wait_while(lambda: self.is_blocked, deadline)
                 if not self.may_send:
                     return 0
                 self._in_file_call = True
@@ -201,6 +214,17 @@ class SendingSide(abc.ABC):
         else:
             self.payload_sent += sent
             self.last_sent = monotonic()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Any thread. Whether the kernel takes no more just now, as far as can be seen."""
+        return self.may_send and self._blocked
+
+    def wait_for_kernel(self, deadline: Deadline) -> None:
+        """Caller, with nothing queued. Wait until the kernel takes more, or the message is stopped. Woken and ended as
+        `write` is."""
+        with self.sending:
+            self._wait_while(lambda: self.is_blocked, deadline)
 
     def wait_writable(self, size: int, deadline: Deadline, timeout: float | None) -> bool:
         """Caller. Wait until the buffer is under its low watermark and takes `size` bytes, or the message is
@@ -288,9 +312,6 @@ class SendingSide(abc.ABC):
         is_full = self.may_send and not self.outgoing.is_low
         self._was_full |= is_full
         return is_full
-
-    def _is_blocked(self) -> bool:
-        return self.may_send and self._blocked
 
     def _offer(self, pieces: list[Piece]) -> None:
         """With the sending lock held. Let the kernel take what it will, then queue what fits; drops both from

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..engine.calling_off import Cancellation
 from ..engine.deadline import Clock, Deadline
+from ..engine.pause import Pause
 from ..exceptions import (
     Cancelled,
     ChunkedEncodingError,
@@ -36,7 +37,7 @@ from ..exceptions import (
 from .decoder import Decoder
 from .events import ServerSentEvent
 from .reader import EVENT_STREAM, EventReader, media_type
-from .waits import EventDeadline, Pause, delay_before
+from .waits import EventDeadline, delay_before
 
 if TYPE_CHECKING:
     from ..models import PreparedRequest
@@ -344,13 +345,14 @@ class EventStream:
 
     def _pause(self, until: float) -> None:
         """Woken by `close` and by the closing of the session; ends by the limits."""
-        pause = Pause(self._opener.where)
+        opener = self._opener
+        pause = Pause(opener.where, "reconnect")
         self._cancellation.attend(pause.fail)
         try:
-            self._opener.attend(pause)
-            pause.wait(until, self._deadline, self._opener)
+            opener.attend(pause)
+            pause.wait(until, self._deadline, lambda: opener.is_closed)
         finally:
-            self._opener.leave(pause)
+            opener.leave(pause)
 
     # ---------------------------------------------------------------- the end
 

@@ -1,6 +1,6 @@
-"""The waits that a stream of events has beside those of its requests: for an event, and between two connections.
+"""How long a stream of events waits, beside the waits of its requests: for an event, and before it connects again.
 
-Knows their limits, what wakes them, and how long to wait before connecting again. Knows nothing of what comes.
+Knows limits and delays. Knows nothing of what comes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 from ..engine.calling_off import Cancellation
 from ..engine.deadline import Clock, Deadline
-from ..engine.locks import Condition, new_lock
-from ..exceptions import EventTimeout, RequestException, TotalTimeout
+from ..exceptions import EventTimeout, TotalTimeout
 
 if TYPE_CHECKING:
     from ..settings import Timeouts
-    from .stream import Opener
 
-__all__ = ["EventDeadline", "Pause", "delay_before"]
+__all__ = ["EventDeadline", "delay_before"]
 
 # Seconds from and up to which the delay grows while every try fails; a server may have asked for none at all.
 SHORTEST_BACKOFF = 0.001
@@ -56,37 +54,6 @@ class EventDeadline(Deadline):
         stays = phase in ("body", "reconnect")
         advice = "iterate again to go on waiting" if stays else "the connection that was being made is given up"
         return EventTimeout(f"{where}: no event came for {self._limit}, in phase {phase!r}; {advice}", phase=phase)
-
-
-class Pause:
-    """One wait between two connections."""
-
-    def __init__(self, where: str) -> None:
-        # Never changes.
-        self.where = where
-        # Guards what follows; `_called_off` is the Condition on it.
-        self._lock = new_lock()
-        self._called_off = Condition(self._lock)
-        self._failure: RequestException | None = None
-
-    def fail(self, error: RequestException) -> None:
-        """Any thread. End it now."""
-        with self._lock:
-            self._failure = error
-            self._called_off.notify_all()
-
-    def wait(self, until: float, deadline: Deadline, opener: Opener) -> None:
-        """Return at `until`. Woken by `fail`; raises its error, or that of the deadline."""
-        with self._lock:
-            while self._failure is None and not opener.is_closed:
-                deadline.check(self.where, "reconnect")
-                left = deadline.wait_time(until)
-                if left == 0.0 and deadline.clock() >= until:
-                    return
-                self._called_off.wait(left)
-            if self._failure is not None:
-                self._failure.phase = "reconnect"
-                raise self._failure
 
 
 def delay_before(failures: int, reconnection_time: float) -> float:

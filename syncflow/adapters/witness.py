@@ -1,0 +1,155 @@
+"""What became of one try of a request, for whoever watches it and for the circuit of its origin.
+
+Knows what each step of an exchange means to either. Knows nothing of what they make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ..breakers import Outcome, Permit
+from ..engine.exchange import Exchange, StaleConnection
+from ..exceptions import Cancelled, RequestException
+from ..http1 import Head
+from ..logs import LOG_ONLY
+from ..models import PreparedRequest
+from ..watching import (
+    BackpressureEnded,
+    BackpressureStarted,
+    CircuitChanged,
+    ConnectionOpened,
+    ConnectionReused,
+    Record,
+    RequestFailed,
+    RequestSent,
+    RequestStarted,
+    ResponseEnded,
+    ResponseStarted,
+    Watch,
+    next_id,
+)
+
+if TYPE_CHECKING:
+    from ..engine.connection import Connection
+
+__all__ = ["TryWitness"]
+
+
+class TryWitness:
+    """The `Witness` of one try.
+
+    Args:
+        watch: who wants to know; None if nobody does.
+        request: what is sent.
+        origin: "scheme://host:port".
+        number: of the try, from 1.
+        reset_after: of the circuit breaker, if there is one.
+    """
+
+    def __init__(
+        self, watch: Watch | None, request: PreparedRequest, origin: str, number: int, reset_after: float
+    ) -> None:
+        # Never changes.
+        self._watch = watch
+        self._request = request
+        self._origin = origin
+        self._reset_after = reset_after
+        self._begun = monotonic()
+        self.id = next_id()
+        # The requesting thread's.
+        self._permit: Permit | None = None
+        self._status: int | None = None
+        # Popped by whoever tells of the end, which is told once: any thread's.
+        self._to_end = [None]
+        self._tell("request_started", lambda: RequestStarted(*self._head, number))
+
+    @property
+    def _head(self) -> tuple[int, PreparedRequest, str]:
+        return self.id, self._request, self._origin
+
+    def admitted(self, permit: Permit) -> None:
+        """The circuit lets it pass."""
+        self._permit = permit
+
+    def connected(self, connection: Connection, pooled: float) -> None:
+        """It has a connection, on which nothing was sent for it yet."""
+        peer, setup = connection.transport.peer, connection.setup
+        if connection.uses == 1:  # this one's
+            self._tell(
+                "connection_opened",
+                lambda: ConnectionOpened(*self._head, peer, pooled, setup.dns, setup.connect, setup.tls),
+            )
+        else:
+            self._tell("connection_reused", lambda: ConnectionReused(*self._head, peer, pooled, connection.uses - 1))
+
+    def sent(self) -> None:
+        """See `Witness`."""
+        self._tell("request_sent", lambda: RequestSent(*self._head, monotonic() - self._begun))
+
+    def answered(self, head: Head, elapsed: float) -> None:
+        """See `Witness`."""
+        if self._status is None:
+            self._status = head.status
+            self._judge(head.status)
+            self._tell("response_started", lambda: ResponseStarted(*self._head, head.status, head.fields, elapsed))
+
+    def waits(self, exchange: Exchange) -> None:
+        """See `Witness`."""
+        self._tell("backpressure_started", lambda: BackpressureStarted(*self._head, exchange.bytes_buffered))
+
+    def goes_on(self, exchange: Exchange, waited: float) -> None:
+        """See `Witness`."""
+        self._tell("backpressure_ended", lambda: BackpressureEnded(*self._head, exchange.bytes_buffered, waited))
+
+    def ended(self, exchange: Exchange) -> None:
+        """See `Witness`."""
+        if self._is_first_end():
+            self._tell("response_ended", lambda: self._ended(exchange, is_complete=True))
+
+    def failed(self, error: BaseException, exchange: Exchange | None = None) -> None:
+        """See `Witness`; without an exchange, there was none yet."""
+        if not self._is_first_end():
+            return
+        # A connection that had been idle for too long tells nothing of the server.
+        if isinstance(error, RequestException) and not isinstance(error, StaleConnection):
+            self._judge(error)
+        elif self._permit is not None:
+            self._permit.give_back()
+        if exchange is not None and self._status is not None and isinstance(error, Cancelled):
+            self._tell("response_ended", lambda: self._ended(exchange, is_complete=False))
+        else:
+            self._tell("request_failed", lambda: RequestFailed(*self._head, error, monotonic() - self._begun))
+
+    def dropped(self, exchange: Exchange) -> None:
+        """See `Witness`."""
+        watch = self._watch
+        if self._is_first_end() and watch is not None and self._status is not None:
+            watch.tell_later("response_ended", self._ended(exchange, is_complete=exchange.ended))
+
+    # ---------------------------------------------------------------- steps
+
+    def _ended(self, exchange: Exchange, *, is_complete: bool) -> ResponseEnded:
+        sent, received = exchange.bytes_sent, exchange.bytes_received
+        elapsed = monotonic() - self._begun
+        return ResponseEnded(*self._head, self._status or 0, sent, received, elapsed, is_complete)
+
+    def _is_first_end(self) -> bool:
+        try:
+            self._to_end.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _tell(self, event: str, record: Callable[[], Record]) -> None:
+        watch = self._watch
+        if watch is not None and watch.wants(event):
+            watch.tell(event, record())
+
+    def _judge(self, outcome: Outcome) -> None:
+        permit, self._permit = self._permit, None
+        state = None if permit is None else permit.outcome(outcome)
+        if state is not None:
+            watch = self._watch or LOG_ONLY
+            watch.tell("circuit_changed", CircuitChanged(self._origin, state, self._reset_after))
