@@ -358,8 +358,7 @@ class Response(ResponseHead):
         """Any thread. The connection is given up if the body was not read to its end; a reader that waits for it is
         woken with `Cancelled`."""
         self._closed = True  # first: a download may be about to replace the exchange
-        if not self._exchange.is_over:
-            self._fail_closed()
+        self._fail_closed()
 
     def _fail_closed(self) -> None:
         self._exchange.fail(

@@ -65,7 +65,9 @@ class RawSource:
         return b"".join(pieces)
 
     def fail(self, error: RequestException) -> None:
-        """Give it up."""
+        """Give it up; nothing happens if it was over."""
+        if self.is_over:
+            return
         self.is_over = True
         close = getattr(self._raw, "close", None)
         if close is not None:

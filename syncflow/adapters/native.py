@@ -316,7 +316,12 @@ class HTTPAdapter(BaseAdapter):
 
     def stats(self) -> PoolStats:
         """Any thread. What its connections are doing and have done."""
-        return self._pool.stats()
+        stats = self._pool.stats()
+        if self._circuits is None:
+            return stats
+        from ..engine.stats import with_circuits  # late: few programs need it
+
+        return with_circuits(stats, self._circuits.states())
 
     def close(self) -> None:
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .accounts import Statement
     from .ledger import Standing
 
-__all__ = ["Figures", "OriginStats", "PoolStats", "combined", "stats_of"]
+__all__ = ["Figures", "OriginStats", "PoolStats", "combined", "stats_of", "with_circuits"]
+
+
+# From the best to the worst.
+CIRCUIT_STATES = ("closed", "half-open", "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,15 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class OriginStats(Figures):
-    """The figures of one origin, whatever the proxies and TLS contexts by which it is reached: see `Figures`."""
+    """The figures of one origin, whatever the proxies and TLS contexts by which it is reached: see `Figures`.
+
+    Attributes:
+        circuit: "closed"; "open": it failed too often and gets no requests now; "half-open": one request is trying
+            whether it works again. Always "closed" without a `CircuitBreaker`. Of an origin that is reached by several
+            adapters of a session, the worst.
+    """
+
+    circuit: str = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ class Tally:
     def __init__(self) -> None:
         self.overall: Counter[str] = Counter()
         self._origins: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._circuits: dict[str, str] = {}
 
     def add(self, name: str, figures: Mapping[str, int]) -> None:
         """To those of one origin, and to the whole."""
@@ -100,9 +113,18 @@ class Tally:
         """To those of one origin; the whole has them already."""
         self._origins[name].update(figures)
 
+    def set_circuit(self, name: str, state: str) -> None:
+        """The state of an origin's circuit, by one of several adapters."""
+        known = self._circuits.get(name, "closed")
+        self._circuits[name] = max(known, state, key=CIRCUIT_STATES.index)
+
     def result(self) -> PoolStats:
         """What came of it."""
-        by_origin = {name: OriginStats(**figures) for name, figures in sorted(self._origins.items())}
+        circuits = self._circuits
+        by_origin = {
+            name: OriginStats(**self._origins[name], circuit=circuits.get(name, "closed"))
+            for name in sorted(self._origins.keys() | circuits.keys())
+        }
         return PoolStats(**self.overall, by_origin=by_origin)
 
 
@@ -138,8 +160,19 @@ def combined(parts: Iterable[PoolStats]) -> PoolStats:
     for part in parts:
         for name, figures in part.by_origin.items():
             tally.add_to_origin(name, _by_name(figures))
+            tally.set_circuit(name, figures.circuit)
         tally.overall.update(_by_name(part))
     return tally.result()
+
+
+def with_circuits(stats: PoolStats, states: Mapping[str, str]) -> PoolStats:
+    """With the states of those circuits that are not closed, by the names of origins."""
+    if not states:
+        return stats
+    by_origin = {name: replace(origin, circuit=states.get(name, "closed")) for name, origin in stats.by_origin.items()}
+    for name in states.keys() - by_origin.keys():
+        by_origin[name] = OriginStats(circuit=states[name])
+    return replace(stats, by_origin=dict(sorted(by_origin.items())))
 
 
 def _by_name(figures: Figures) -> dict[str, int]:

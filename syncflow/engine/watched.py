@@ -126,9 +126,11 @@ class WatchedExchange(Exchange):
     # ---------------------------------------------------------------- the end
 
     def fail(self, error: RequestException) -> None:
-        was_over = self.is_over
+        was_whole = self.is_over and self.failure is None
         super().fail(error)
-        if not was_over:
+        if was_whole:
+            self._witness.ended(self)  # nobody will read what has come
+        else:
             self._witness.failed(error, self)
 
     def abandon(self, error: BaseException) -> None:
