@@ -6,7 +6,7 @@ import io
 import itertools
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +293,9 @@ def test_one_who_asks_for_too_much_is_not_tried_again(new_session: NewSession) -
 
 
 def test_a_redirect_leads_to_tries_of_its_own(new_session: NewSession) -> None:
-    def app(request: Request, left: Iterator[int] = itertools.count()) -> Answer:
+    left = itertools.count()
+
+    def app(request: Request) -> Answer:
         if request.path == "/old":
             return Answer(302, {"Location": "/new"})
         return Answer(200 if next(left) == 2 else 503, (), b"new")
