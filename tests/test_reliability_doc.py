@@ -1,0 +1,39 @@
+"""What docs/reliability.md promises is tested: every test that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+DOCUMENT = HERE.parent / "docs" / "reliability.md"
+NAMED = re.compile(r"`((?:\w+/)*test_\w+)::(test_\w+)`")
+
+
+def rows() -> list[str]:
+    """Of all tables that end with a column of tests, without headings and rules."""
+    lines = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("|")]
+    return [line for line in lines if not set(line) <= set("|- ") and not line.endswith("| test |")]
+
+
+@cache
+def functions(file: str) -> set[str]:
+    path = HERE / f"{file}.py"
+    assert path.is_file(), f"there is no tests/{file}.py"
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.split("|")[1].strip()[:60])
+def test_every_promise_names_a_test_that_exists(row: str) -> None:
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0]
+    named = NAMED.findall(cells[-1])
+    assert named
+    assert NAMED.sub("", cells[-1]).replace(",", "").strip() == ""
+    for file, name in named:
+        assert name in functions(file)
