@@ -4,7 +4,8 @@
     python -m benchmarks.watching --tree PATH   # and as another checkout of syncflow does it, in the same rounds
 
 Each round is as many GETs by each of them, one after the other, over a connection of its own; printed are the medians
-of the rounds, and the ratio to nobody's in the same round. `--tree` is for who changes syncflow: a checkout from before.
+of the rounds, and the ratio to nobody's in the same round. `--tree` is for who changes syncflow: a checkout from
+before.
 """
 
 from __future__ import annotations
