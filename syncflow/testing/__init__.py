@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from syncflow.testing.application import AppServer, Response, echo, json_response
+    from syncflow.testing.fault_proxy import FaultProxy
     from syncflow.testing.hostile import (
         Endpoint,
         closes_idle,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         unasked_bytes,
     )
     from syncflow.testing.http_proxy import HTTPProxy
+    from syncflow.testing.link import Link
     from syncflow.testing.nginx import Nginx, NotInstalled
     from syncflow.testing.patterns import pattern, pattern_pieces, pattern_sha256
     from syncflow.testing.ranges import RangeServer
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AppServer",
     "Endpoint",
+    "FaultProxy",
     "HTTPProxy",
+    "Link",
     "Nginx",
     "NotInstalled",
     "Peer",
@@ -80,6 +84,7 @@ _HOMES = {
     "Response": "application",
     "echo": "application",
     "json_response": "application",
+    "FaultProxy": "fault_proxy",
     "Endpoint": "hostile",
     "closes_idle": "hostile",
     "continue_then": "hostile",
@@ -92,6 +97,7 @@ _HOMES = {
     "truncated": "hostile",
     "unasked_bytes": "hostile",
     "HTTPProxy": "http_proxy",
+    "Link": "link",
     "Nginx": "nginx",
     "NotInstalled": "nginx",
     "pattern": "patterns",

@@ -161,11 +161,19 @@ class Server:
             assert idle, f"{len(self._serving)} connections are still served after {timeout:g} s"
 
     def __enter__(self) -> Self:
+        self._start_listening()
+        return self
+
+    def bind(self, listener: socket.socket) -> None:
+        """Gives it its address, before it listens."""
+        listener.bind(("127.0.0.1", 0))
+
+    def _start_listening(self) -> None:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if self._receive_buffer is not None:
             # On the listener: what is set after accept() comes too late for the window in the handshake.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        listener.bind(("127.0.0.1", 0))
+        self.bind(listener)
         listener.listen(self._backlog)
         listener.setblocking(False)
         self._address = listener.getsockname()
@@ -181,7 +189,17 @@ class Server:
             daemon=True,
         )
         self._acceptor.start()
-        return self
+
+    def _stop_listening(self, deadline: float) -> None:
+        """Any thread, any number of times. Connections that are open go on."""
+        with self._changed:
+            waker, self._waker = self._waker, None
+            self._changed.notify_all()
+        if waker is not None:
+            waker.close()
+        self._join(self._acceptor, deadline)
+        if self._listener is not None:
+            self._listener.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -207,14 +225,7 @@ class Server:
         """
         deadline = time.monotonic() + STOP_TIMEOUT
         self.stopping.set()
-        with self._changed:
-            waker, self._waker = self._waker, None
-            self._changed.notify_all()
-        if waker is not None:
-            waker.close()
-        self._join(self._acceptor, deadline)
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening(deadline)
         with self._changed:
             serving = dict(self._serving)
             served = list(self._served)
@@ -231,8 +242,8 @@ class Server:
 
     def _accept(self, listener: socket.socket, woken: socket.socket, selector: selectors.BaseSelector) -> None:
         with woken, selector:
-            while not self.stopping.is_set():
-                selector.select()
+            # The waker is closed when there is to be no more listening.
+            while not any(key.fileobj is woken for key, _ in selector.select()):
                 try:
                     self._start(listener.accept()[0])
                 except (BlockingIOError, ConnectionError):
