@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from syncflow.testing import eventually
-from syncflow.testing.relay import ProxyServer, relay
-from syncflow.testing.server import Connection
+from syncflow.testing import FaultProxy, eventually
 
 PATIENCE = 20.0
 
@@ -146,48 +143,22 @@ def _processes_with(argument: str) -> list[str]:
     return found
 
 
-class Line(ProxyServer):
-    """Between the browser and the server: carries bytes, until it is cut."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self._port = port
-        self._sockets: list[socket.socket] = []  # guarded by `_changed`
-
-    def serve(self, connection: Connection) -> None:
-        with self.connect("127.0.0.1", self._port) as server:
-            with self._changed:
-                self._sockets.append(server)
-            try:
-                relay(connection.sock, server, self.stopping)
-            finally:
-                with self._changed:
-                    self._sockets.remove(server)
-
-    def cut(self) -> None:
-        """Every connection there is; new ones can be made."""
-        with self._changed:
-            for server in self._sockets:
-                with contextlib.suppress(OSError):  # it has ended by itself
-                    server.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
-def line(start_example: Callable[..., subprocess.Popen[str]]) -> Iterator[Line]:
+def line(start_example: Callable[..., subprocess.Popen[str]]) -> Iterator[FaultProxy]:
     """To an `event_fanout.py` that serves. It ends by Ctrl-C, without a word, whoever is connected."""
     process = start_example("event_fanout.py", "--serve", "0")
     assert process.stdout is not None
     told = process.stdout.readline()
     found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/ until Ctrl-C\n", told)
     assert found, (told, process.communicate(timeout=PATIENCE))
-    with Line(int(found[1])) as line:
+    with FaultProxy(("127.0.0.1", int(found[1]))) as line:
         yield line
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=PATIENCE) == ("", "")
         assert process.returncode == 0
 
 
-def test_the_page_shows_the_feed_and_its_clients(page: Page, line: Line) -> None:
+def test_the_page_shows_the_feed_and_its_clients(page: Page, line: FaultProxy) -> None:
     page.open(line.url)
     # Itself, and the one that never takes anything, which is not healthy after a while.
     page.wait_until("count >= 20 && +$('healthy').textContent + +$('unhealthy').textContent === 2")
@@ -200,7 +171,7 @@ def test_the_page_shows_the_feed_and_its_clients(page: Page, line: Line) -> None
     assert not page.told("Runtime.exceptionThrown")
 
 
-def test_after_a_break_the_page_has_missed_nothing(page: Page, line: Line) -> None:
+def test_after_a_break_the_page_has_missed_nothing(page: Page, line: FaultProxy) -> None:
     page.open(line.url)
     page.wait_until("count >= 5")
     page.evaluate("source.addEventListener('error', () => { window.brokeAt = lastId; }, {once: true})")

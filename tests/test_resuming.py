@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import re
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -40,7 +39,9 @@ from syncflow.resuming import PAUSES, ResumingSource, length_of, strong_validato
 from syncflow.structures import CaseInsensitiveDict
 from syncflow.testing import (
     AppServer,
+    FaultProxy,
     HTTPProxy,
+    Link,
     Nginx,
     Peer,
     RangeServer,
@@ -53,8 +54,6 @@ from syncflow.testing import (
     reply_head,
 )
 from syncflow.testing import Response as AppResponse
-from syncflow.testing.relay import CONNECT_TIMEOUT, relay
-from syncflow.testing.server import Connection, Server
 
 SIZE = 300_000
 BODY = pattern(SIZE)
@@ -1103,30 +1102,15 @@ class Failing:
 # ------------------------------------------------------------------------------------------- a real server
 
 
-class Breaking(Server):
-    """In front of another server: the first connections end after so many bytes of what that one sends."""
-
-    def __init__(self, address: tuple[str, int], cuts: list[int]) -> None:
-        super().__init__()
-        self._behind = address
-        self._cuts = cuts
-
-    def serve(self, connection: Connection) -> None:
-        with socket.create_connection(self._behind, timeout=CONNECT_TIMEOUT) as behind:
-            if connection.index >= len(self._cuts):
-                relay(connection.sock, behind, self.stopping)
-                return
-            left = self._cuts[connection.index]
-            behind.sendall(connection.sock.recv(65536))
-            while left and (piece := behind.recv(min(left, 65536))):
-                connection.sock.sendall(piece)
-                left -= len(piece)
+def breaking(nginx: Nginx, *cuts: int) -> FaultProxy:
+    """Between session and server: the first connections end after so many bytes of what that one sends."""
+    return FaultProxy(nginx.address, down=[Link(cut_after=cut) for cut in cuts])
 
 
 def test_nginx(session: Session, target: Path, nginx_required: None) -> None:
     with Nginx() as nginx:
         (nginx.root / "file").write_bytes(BODY)
-        with Breaking(nginx.address, [1000, 100_000, 50_000]) as server:
+        with breaking(nginx, 1000, 100_000, 50_000) as server:
             with session.get(f"{server.url}/file", stream=True) as response:
                 assert response.headers["etag"].startswith('"')
                 assert response.save(target, resume=True) == SIZE
@@ -1143,7 +1127,7 @@ def test_nginx_with_a_file_that_changes(session: Session, target: Path, nginx_re
             if total == SIZE:
                 file.write_bytes(OTHER)
 
-        with Breaking(nginx.address, [100_000]) as server:
+        with breaking(nginx, 100_000) as server:
             with session.get(f"{server.url}/file", stream=True) as response:
                 assert response.save(target, resume=True, on_progress=change) == len(OTHER)
         assert target.read_bytes() == OTHER
