@@ -87,7 +87,8 @@ class FaultProxy(Server):
 
     @property
     def struck(self) -> int:
-        """How often the fault of a `Link` has come."""
+        """How often the fault of a `Link` has come, or `cut` or `reset` has ended a connection. What is counted has
+        happened; the other way round it may take a moment."""
         with self._changed:
             return self._struck
 
@@ -161,11 +162,13 @@ class FaultProxy(Server):
             links = self._links_of(connection.index)
         for link in links:
             if link.fault in (("cut", 0), ("reset", 0)):
-                self._count_fault()
                 if link.reset_after == 0:
                     connection.reset()
+                    self._count_fault()
                 else:
-                    _end_cleanly({connection.sock}, self.stopping)
+                    connection.half_close()
+                    self._count_fault()
+                    _drop_what_comes({connection.sock}, self.stopping)
                 return
         try:
             target = self._connect()
@@ -177,9 +180,10 @@ class FaultProxy(Server):
                 self._begin(line)
                 carry(line.up, line.down, self.stopping, woken=line.woken)
             except Broken as broken:
+                left = line.end(broken.how)
                 if broken.by_fault:
                     self._count_fault()
-                line.end(broken.how, self.stopping)
+                _drop_what_comes(left, self.stopping, line.woken)
             finally:
                 self._forget(line)
 
@@ -250,14 +254,17 @@ class _Line:
         with contextlib.suppress(BlockingIOError):  # full of others, that will wake it
             self._waker.send(b"!")
 
-    def end(self, how: Ending, stopping: threading.Event) -> None:
-        """Its own thread. As `how` says; a cut lasts until both sides have left."""
+    def end(self, how: Ending) -> set[socket.socket]:
+        """Its own thread. Both sides get a FIN or a RST; returns what is still open."""
         if how == "cut":
-            _end_cleanly({self._client, self._target}, stopping, self.woken)
-        else:
-            self._target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._target.close()
-            self._connection.reset()
+            for sock in (self._client, self._target):
+                with contextlib.suppress(OSError):  # it has left
+                    sock.shutdown(socket.SHUT_WR)
+            return {self._client, self._target}
+        self._target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._target.close()
+        self._connection.reset()
+        return set()
 
     def __enter__(self) -> Self:
         return self
@@ -269,13 +276,11 @@ class _Line:
         self._waker.close()
 
 
-def _end_cleanly(left: set[socket.socket], stopping: threading.Event, woken: socket.socket | None = None) -> None:
-    """Both sides get a FIN. What still comes is dropped: closing would reset whoever goes on sending, and that is
-    another fault. Returns once they have left; woken by that, by `woken`, and by a shutdown of the client's socket."""
+def _drop_what_comes(left: set[socket.socket], stopping: threading.Event, woken: socket.socket | None = None) -> None:
+    """Until these have ended, behind a FIN: closing would reset whoever goes on sending, and that is another fault.
+    Woken by that, by `woken`, and by the shutdown of a client's socket."""
     for sock in left:
         sock.setblocking(False)
-        with contextlib.suppress(OSError):  # it has left
-            sock.shutdown(socket.SHUT_WR)
     while left and not stopping.is_set():
         for sock in list(left):
             if _has_ended(sock):

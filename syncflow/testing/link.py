@@ -22,6 +22,9 @@ from syncflow.testing.relay import PIECE
 # is pushed back; so a link with latency carries no more than this in each such time.
 UNDER_WAY = 1 << 18
 
+# Seconds of its bandwidth that a slow link takes ahead, as the queue of a router does.
+QUEUE = 0.05
+
 # Seconds: a limited bandwidth is kept to by so much of it at once.
 TICK = 0.005
 
@@ -40,7 +43,7 @@ class Link:
 
     Args:
         latency: seconds that every piece is under way. What follows it does not wait for it.
-        bandwidth: bytes a second; None is no limit.
+        bandwidth: bytes a second; None is no limit. What the link cannot carry soon stays with its sender.
         loss: what a TCP connection sees of lost packets is bursts and pauses: the bytes come in fragments of random
             length, and this is the chance, from 0 to 1, that the link stalls between two of them.
         stall: the longest of these pauses, in seconds.
@@ -189,8 +192,10 @@ class LinkDirection:
         """Bytes that may be received now: never one that the fault will not let pass, which stays with its sender."""
         if self._is_silent or self._source_end is not None:
             return 0
-        room = min(PIECE, UNDER_WAY - self._size)
-        fault = self._current.fault
+        link, most = self._current, UNDER_WAY
+        if link.bandwidth is not None:
+            most = min(most, max(1, int(link.bandwidth * (link.latency + QUEUE))))
+        room, fault = min(PIECE, most - self._size), link.fault
         return room if fault is None else min(room, fault[1] - self.passed - self._size)
 
     def _receive(self) -> bool:

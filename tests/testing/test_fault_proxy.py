@@ -140,6 +140,7 @@ def test_a_reset_is_carried(by: str) -> None:
         else:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
+            server.wait_for_connections(1)
             server.wait_until_idle()
             assert server.resets == 1
         proxy.wait_until_idle()
@@ -198,8 +199,8 @@ def test_a_sender_is_pushed_back(link: Link) -> None:
                 client.sendall(bytes(8 << 20))
             line = proxy._lines[0]
             held = line.up._size
-            assert held <= UNDER_WAY
-            assert (held == 0) == (link.silent_after == 0), "what is silent takes nothing"
+            assert held <= (UNDER_WAY if link.latency else link.bandwidth or 0), "what is silent takes nothing"
+            assert (held == 0) == (link.silent_after == 0)
 
 
 def test_a_receiver_that_does_not_read_pushes_back_through_it() -> None:
@@ -247,7 +248,7 @@ def test_it_ends_after_so_many_bytes(fault: str, direction: str, at: int, slow: 
         except OSError:
             was_reset = True
         assert was_reset == (fault == "reset")
-        assert proxy.struck == 1
+        eventually(lambda: proxy.struck == 1)
         client.close()
         proxy.wait_until_idle()
         server.wait_for_connections(1 if at else 0)
@@ -273,8 +274,9 @@ def test_a_cut_is_a_clean_end_to_who_goes_on_sending() -> None:
             client.sendall(BODY)
         assert client.recv(1) == b""
         client.sendall(BODY)
+        server.wait_for_connections(1)
         server.wait_until_idle()
-        assert server.got == [b"x" * 0 + BODY[:1]]
+        assert server.got == [BODY[:1]]
 
 
 @pytest.mark.parametrize("at", WHERE)
@@ -388,7 +390,7 @@ def test_one_link_after_the_other() -> None:
             with connect(proxy) as client:
                 assert len(read_exactly(client, expected)) == expected
                 assert (client.recv(1) == b"") if expected < 8 else says_nothing(client)
-        assert proxy.struck == 2
+        eventually(lambda: proxy.struck == 2)
         proxy.change(down=[Link(cut_after=1)])
         for expected in (1, 8):
             with connect(proxy) as client:
