@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from syncflow import ConnectionError, EarlyResponse, Session, uploads
-from syncflow.adapters import native
+from syncflow.adapters import writing
 from syncflow.testing import (
     AppServer,
     Nginx,
@@ -336,7 +336,7 @@ def test_one_who_waits_to_be_writable_is_woken(session: Session) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for one second any more, but until the test hangs."""
-    monkeypatch.setattr(native, "CONTINUE_PATIENCE", 300.0)
+    monkeypatch.setattr(writing, "CONTINUE_PATIENCE", 300.0)
     monkeypatch.setattr(uploads, "CONTINUE_PATIENCE", 300.0)
 
 
