@@ -13,6 +13,7 @@ import pytest
 from syncflow import (
     ChunkedEncodingError,
     ConnectionError,
+    Retry,
     Session,
     Timeouts,
     TotalTimeout,
@@ -22,7 +23,7 @@ from syncflow.testing import AppServer, FaultProxy, Link, Request, Response, chu
 
 from ..concurrency import Call
 from .conftest import GENEROUS
-from .tasks import BODY, EVENTS, SMALL, Place, answer, get
+from .tasks import BODY, DIGEST, EVENTS, SMALL, Place, answer, get
 
 SessionHere = Callable[[Timeouts], Session]
 
@@ -241,3 +242,21 @@ def test_many_threads_over_links_that_break(session_here: SessionHere) -> None:
         assert right > 0
         stats = session.stats()
         assert (stats.in_use, stats.connecting, stats.waiting) == (0, 0, 0)
+
+
+def test_retries_get_through_links_that_break(new_session: Callable[..., Session]) -> None:
+    """As far as the request may be sent again: a GET, a body that is rewound; not a generator, once it was begun."""
+    breaks = [Link(reset_after=0), Link(cut_after=10), Link(reset_after=100)]
+    session = new_session(timeout=GENEROUS, retries=Retry(total=3, backoff_factor=0.001))
+    with AppServer(answer) as server, FaultProxy(server.address) as proxy:
+        for method, path, data in (("GET", "/big", None), ("PUT", "/upload", BODY)):
+            proxy.change(down=breaks)
+            response = session.request(method, proxy.url + path, data=data)
+            assert response.content == (BODY if data is None else DIGEST)
+            assert [type(made.error) is None for made in response.earlier_tries] == [False] * 3
+            proxy.reset()
+            proxy.wait_until_idle()
+        proxy.change(down=breaks[1:])
+        with pytest.raises(ConnectionError):
+            session.put(f"{proxy.url}/upload", data=iter([BODY]))
+        assert proxy.connections == 4 + 4 + 1
