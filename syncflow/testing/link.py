@@ -190,7 +190,7 @@ class LinkDirection:
 
     def _room(self) -> int:
         """Bytes that may be received now: never one that the fault will not let pass, which stays with its sender."""
-        if self._is_silent or self._source_end is not None:
+        if self._source_end is not None:
             return 0
         link, most = self._current, UNDER_WAY
         if link.bandwidth is not None:

@@ -23,7 +23,7 @@ from syncflow.testing import (
     pattern,
     refused_port,
 )
-from syncflow.testing.link import FRAGMENT, UNDER_WAY, LinkDirection
+from syncflow.testing.link import FRAGMENT, UNDER_WAY, Broken, LinkDirection
 
 from ..concurrency import Call
 
@@ -181,6 +181,17 @@ def test_bandwidth_is_limited() -> None:
     assert 0.18 <= took < 10
 
 
+def test_it_stalls() -> None:
+    """For the half of `stall` on an average, some seventy times."""
+    with Sink(BODY) as server, FaultProxy(server.address, down=Link(loss=1, stall=0.01)) as proxy:
+        with connect(proxy) as client:
+            client.shutdown(socket.SHUT_WR)
+            begun = time.monotonic()
+            assert read_all(client) == BODY
+            took = time.monotonic() - begun
+    assert 0.15 <= took < 10
+
+
 def test_one_byte_a_time_is_not_too_little() -> None:
     with Sink(b"abc") as server, FaultProxy(server.address, down=Link(bandwidth=20)) as proxy:
         with connect(proxy) as client:
@@ -267,16 +278,30 @@ def test_it_ends_after_so_many_bytes(fault: str, direction: str, at: int, slow: 
         assert (proxy.bytes_up if direction == "up" else proxy.bytes_down) == at
 
 
+def test_it_ends_in_the_very_step_that_passes_the_last_byte() -> None:
+    """Before anything can pass in the other direction."""
+    source, feeder = socket.socketpair()
+    sink, taker = socket.socketpair()
+    with source, feeder, sink, taker:
+        source.setblocking(False)
+        direction = LinkDirection(source, sink, Link(cut_after=3), random.Random(), lambda: None)
+        feeder.sendall(b"abcd")
+        with pytest.raises(Broken):
+            direction.move()
+        assert taker.recv(9) == b"abc"
+
+
 def test_a_cut_is_a_clean_end_to_who_goes_on_sending() -> None:
     """Neither a reset nor a broken pipe, though nobody reads."""
     with Sink() as server, FaultProxy(server.address, up=Link(cut_after=1)) as proxy, connect(proxy) as client:
-        for _ in range(50):
-            client.sendall(BODY)
-        assert client.recv(1) == b""
         client.sendall(BODY)
+        assert client.recv(1) == b""
         server.wait_for_connections(1)
         server.wait_until_idle()
         assert server.got == [BODY[:1]]
+        for _ in range(100):
+            client.sendall(BODY)
+        assert proxy.open_connections == 1
 
 
 @pytest.mark.parametrize("at", WHERE)
@@ -415,20 +440,22 @@ def test_a_change_ends_waiting_by_the_old_link() -> None:
         assert read_exactly(client, 2) == b"bc"
 
 
+@pytest.mark.parametrize("heals", [False, True], ids=["", "healed"])
 @pytest.mark.parametrize("how", ["cut", "reset"])
-def test_all_that_are_open_end_at_once(how: str) -> None:
+def test_all_that_are_open_end_at_once(how: str, heals: bool) -> None:
+    """New ones are as the link has them, and healing takes nothing back."""
     with Sink(b"abc", first=True) as server, FaultProxy(server.address, up=Link(silent_after=0)) as proxy:
         with connect(proxy) as one, connect(proxy) as two:
             for client in (one, two):
                 assert read_exactly(client, 3) == b"abc"
             getattr(proxy, how)()
-            proxy.heal()  # which takes nothing back
+            if heals:
+                proxy.heal()
             for client in (one, two):
                 with contextlib.nullcontext() if how == "cut" else pytest.raises(ConnectionResetError):
                     assert client.recv(1) == b""
             with connect(proxy) as new:
                 assert read_exactly(new, 3) == b"abc"
-                new.sendall(b"x")
                 assert says_nothing(new)
 
 
