@@ -80,8 +80,9 @@ def test_a_break_at_every_byte_of_the_request(session_here: SessionHere, what: s
                 session.put(f"{proxy.url}/sized", data=SMALL)
             assert caught.value.phase in ("connect", "send", "head")
             assert caught.value.bytes_received == 0
-        server.wait_until_idle()
-        assert server.requests == 2, "the first, and the last of the others"
+        if what == "cut":  # a reset may destroy what has come before it
+            eventually(lambda: server.requests == 2, message="the first, and the last of the others")
+        assert server.requests <= 2
 
 
 def eventual_bytes(proxy: FaultProxy) -> int:

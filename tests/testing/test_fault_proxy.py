@@ -242,7 +242,7 @@ WHERE = [0, 1, 1000, len(BODY) - 1, len(BODY)]
 @pytest.mark.parametrize("direction", ["up", "down"])
 @pytest.mark.parametrize("fault", ["cut", "reset"])
 @pytest.mark.parametrize("slow", [{}, {"latency": 0.01}, {"loss": 0.3, "stall": 0.001}], ids=["", "latency", "loss"])
-def test_it_ends_after_so_many_bytes(fault: str, direction: str, at: int, slow: dict[str, float]) -> None:
+def test_it_ends_after_so_many_bytes(fault: str, direction: str, at: int, slow: dict[str, Any]) -> None:
     link: dict[str, Any] = {direction: Link(**{f"{fault}_after": at, **slow})}
     with Sink(BODY, first=True) as server, FaultProxy(server.address, **link) as proxy, socket.socket() as client:
         client.settimeout(PATIENCE)
@@ -266,7 +266,8 @@ def test_it_ends_after_so_many_bytes(fault: str, direction: str, at: int, slow: 
         server.wait_until_idle()
         assert server.connections == (1 if at else 0)
         if at == 0:
-            assert (got, server.got) == (b"", [])
+            assert not got
+            assert not server.got
         elif direction == "up":
             assert server.got == [BODY[:at]]
             assert BODY.startswith(got)
