@@ -19,7 +19,7 @@ import types
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from syncflow.engine.attempt import Attempt
@@ -93,34 +93,41 @@ class Fault:
         return APPLIES[self.kind]
 
 
-@dataclass(slots=True)
-class _Plan:
-    """One fault and its calls. Guarded by the injector's lock."""
+class Plan:
+    """One fault and the calls that it is to happen to; made by `FaultInjector.plan`.
 
-    fault: Fault
-    calls: frozenset[str]
-    at: int | None
-    made: int = 0  # of its calls
-    is_done: bool = False
-    # Whose call would have blocked, and goes through the next time: (a socket's address, call).
-    _refused: set[tuple[int, str]] = field(default_factory=set)
+    Attributes:
+        struck: set when it has happened to a call, and before that call goes on.
+    """
+
+    def __init__(self, fault: Fault, calls: frozenset[str], at: int | None) -> None:
+        self.struck = threading.Event()
+        # Never changes.
+        self.fault = fault
+        self._calls = calls
+        self._at = at
+        # Guarded by the injector's lock.
+        self._made = 0  # of its calls
+        # Whose call would have blocked, and goes through the next time: (a socket's address, call).
+        self._refused: set[tuple[int, str]] = set()
 
     def strikes(self, call: str, sock: socket.socket, *, can_block: bool) -> bool:
-        """Whether it happens to this call, which is counted."""
-        if call not in self.calls:
+        """With the injector's lock held. Whether it happens to this call, which is counted."""
+        if call not in self._calls:
             return False
-        self.made += 1
-        if self.is_done or (self.fault.kind == "would_block" and not can_block):
+        self._made += 1
+        if self.fault.kind == "would_block" and not can_block:
             return False
-        if self.at is not None:
-            self.is_done = self.made > self.at
-            return self.is_done
-        if self.fault.kind == "would_block":
+        if self._at is not None:
+            if self._made <= self._at or self.struck.is_set():
+                return False
+        elif self.fault.kind == "would_block":
             key = (id(sock), call)
             if key in self._refused:
                 self._refused.discard(key)
                 return False
             self._refused.add(key)
+        self.struck.set()
         return True
 
 
@@ -131,30 +138,26 @@ class FaultInjector:
     was made in the block is not disturbed after it. One injector at a time. Any thread may use its methods.
 
         with FaultInjector() as faults:
-            faults.plan("recv", fault=Fault.reset(), at=3)
+            plan = faults.plan("recv", fault=Fault.reset(), at=3)
             session.get(url)
-        assert faults.struck.is_set()
+        assert plan.struck.is_set()
 
     The calls: "connect" and "so_error" (its result, asked for by getsockopt), "send" (sendmsg too), "sendfile", "recv",
     and, of TLS, "tls_handshake", "tls_read" and "tls_write". (TLS inside TLS, and upgraded TLS connections, are
     disturbed in the calls below them.)
-
-    Attributes:
-        struck: set when a fault has happened to a call; see `clear`.
     """
 
     def __init__(self) -> None:
-        self.struck = threading.Event()
         # Never changes, once entered.
         self._sendfile = os.sendfile
         # Guards what follows. A leaf, held for moments: in the calls syncflow holds locks of its own.
         self._lock = threading.Lock()
-        self._plans: list[_Plan] = []
+        self._plans: list[Plan] = []
         self._calls: Counter[str] = Counter()
         self._classes: dict[type[socket.socket], type[socket.socket]] = {}
         self._sockets: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
 
-    def plan(self, *calls: str, fault: Fault, at: int | None = 0) -> None:
+    def plan(self, *calls: str, fault: Fault, at: int | None = 0) -> Plan:
         """From now on disturb these calls, on all connections of this block, in addition to what was planned before.
 
         Args:
@@ -169,15 +172,16 @@ class FaultInjector:
         """
         if not calls or not fault.calls.issuperset(calls):
             raise ValueError(f"{fault.kind!r} can happen to {', '.join(sorted(fault.calls))}, not to {calls!r}")
+        plan = Plan(fault, frozenset(calls), at)
         with self._lock:
-            self._plans.append(_Plan(fault, frozenset(calls), at))
+            self._plans.append(plan)
+        return plan
 
     def clear(self) -> None:
-        """Forget the plans, the calls that were counted, and that a fault has struck."""
+        """Forget the plans, and the calls that were counted."""
         with self._lock:
             self._plans.clear()
             self._calls.clear()
-            self.struck.clear()
 
     @property
     def calls(self) -> Counter[str]:
@@ -232,7 +236,6 @@ class FaultInjector:
             due = [plan.fault for plan in self._plans if plan.strikes(call, sock, can_block=blocks is not None)]
         left: Kind | None = None
         for fault in due:
-            self.struck.set()
             if fault.kind == "delay":
                 (fault._until or threading.Event()).wait(fault._seconds)
             elif fault.kind == "error":

@@ -14,9 +14,10 @@ from typing import IO
 import pytest
 
 from syncflow import RequestException, Response, Session, Timeout, Timeouts
-from syncflow.testing import AppServer, Fault, FaultInjector, eventually, pattern
+from syncflow.testing import AppServer, Fault, FaultInjector, Receiver, eventually, pattern, pattern_sha256
 from syncflow.testing import Response as Answer
 from syncflow.testing.application import Request, echo
+from syncflow.testing.faults import Plan
 
 from .conftest import SessionMaker, Wire
 from .rig import counts, pool_of
@@ -32,10 +33,9 @@ MOVING = ("send", "sendfile", "recv", "tls_read", "tls_write")
 SLOW = {"one byte": [Fault.short()], "hesitant": [Fault.would_block()], "both": [Fault.short(), Fault.would_block()]}
 
 
-def slow(faults: FaultInjector, how: str) -> None:
-    """From now on, every call that can be is as slow as that."""
-    for fault in SLOW[how]:
-        faults.plan(*fault.calls, fault=fault, at=None)
+def slow(faults: FaultInjector, how: str) -> list[Plan]:
+    """From now on every call is as slow as that, if it can be."""
+    return [faults.plan(*fault.calls, fault=fault, at=None) for fault in SLOW[how]]
 
 
 def answer(request: Request) -> Answer:
@@ -53,7 +53,7 @@ def answer(request: Request) -> Answer:
 def test_whatever_the_kernel_takes_and_gives_at_once(session: Session, wire: Wire, how: str) -> None:
     body = pattern(3000)
     with AppServer(answer, ssl_context=wire.server) as server, FaultInjector() as faults:
-        slow(faults, how)
+        plans = slow(faults, how)
         assert session.get(server.url + "/2000").content == pattern(2000)
         told = session.post(server.url + "/echo", data=body).json()
         assert told["length"] == 3000
@@ -62,7 +62,7 @@ def test_whatever_the_kernel_takes_and_gives_at_once(session: Session, wire: Wir
         with session.get(server.url + "/2000", stream=True) as response:
             assert b"".join(response.iter_content(77)) == pattern(2000)
         assert server.connections == 1
-        assert faults.struck.is_set()
+        assert all(plan.struck.is_set() for plan in plans)
 
 
 @pytest.mark.parametrize("how", ["one byte", "hesitant"])
@@ -71,13 +71,14 @@ def test_a_file_of_which_the_kernel_takes_little(session: Session, wire: Wire, h
     size = 65536 + 500 if how == "one byte" else 3_000_000
     with (
         tempfile.TemporaryFile() as file,
-        AppServer(ssl_context=wire.server) as server,
+        Receiver(ssl_context=wire.server) as server,
         FaultInjector() as faults,
     ):
         slow(faults, how)
         file.write(pattern(size))
         file.seek(0)
-        assert session.put(server.url, data=file).json()["length"] == size
+        told = session.put(server.url, data=file).json()
+        assert (told["bytes"], told["sha256"]) == (size, pattern_sha256(size))
         assert wire.server or faults.calls["sendfile"]
 
 
@@ -138,7 +139,7 @@ def test_an_error_at_each_call_ends_in_an_answer_or_an_exception(
     with AppServer(answer, ssl_context=wire.server) as server, FaultInjector() as faults:
         for index in range(ENOUGH):
             faults.clear()
-            faults.plan(*MOVING, fault=Fault.error(ERRORS[error]), at=index)
+            plan = faults.plan(*MOVING, fault=Fault.error(ERRORS[error]), at=index)
             try:
                 response = request_once(session, server.url)
             except RequestException as failure:
@@ -153,7 +154,7 @@ def test_an_error_at_each_call_ends_in_an_answer_or_an_exception(
             # Each round begins with a connection of its own.
             pool_of(session).retire()
             pool_of(session)._closed = False
-            if not faults.struck.is_set():
+            if not plan.struck.is_set():
                 break
         else:
             raise AssertionError("the fault was always reached: the calls grow in number")
