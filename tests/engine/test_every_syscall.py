@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from syncflow import RequestException, Session, Timeout, Timeouts
+from syncflow import RequestException, Session, Timeout, Timeouts, Watermarks
 from syncflow.testing import AppServer, Fault, FaultInjector, HTTPProxy, Request, eventually, pattern
 from syncflow.testing import Response as Answer
 from syncflow.testing.application import echo
@@ -34,6 +34,9 @@ ENOUGH = 200
 
 # With these faults no wait lasts: whoever runs into one of these has missed what it waited for.
 LONG = Timeouts(connect=10, read=10, write=10, pool=10)
+
+# Less than most of what is sent and received here.
+SMALL = Watermarks(high=16_384, low=4096, receive_high=16_384, receive_low=4096)
 
 PHASES = {"pool", "dns", "connect", "proxy", "tls", "send", "head", "body", "reconnect"}
 
@@ -78,7 +81,7 @@ class Place:
 
 
 Scenario = Callable[[Place], None]
-NewPlace = Callable[[Scenario], Place]
+NewPlace = Callable[..., Place]
 
 
 def answer(request: Request) -> Answer:
@@ -184,9 +187,9 @@ def new_place(new_session: SessionMaker, server_tls: ssl.SSLContext) -> Iterator
     """What a scenario needs, for as long as the test goes on."""
     with ExitStack() as stack:
 
-        def make(scenario: Scenario) -> Place:
+        def make(scenario: Scenario, watermarks: Watermarks | None = None) -> Place:
             is_secure = scenario in (tls, proxy)
-            session = new_session(timeout=LONG)
+            session = new_session(timeout=LONG, watermarks=watermarks)
             session.trust_env = False
             posts: list[Request] = []
 
@@ -345,9 +348,9 @@ def test_every_call_of_openssl(scenario: Scenario, new_place: NewPlace, name: st
 @every_scenario
 @pytest.mark.parametrize("name", ["reset", "ENOBUFS", "short"])
 def test_every_call_of_those_that_wait(scenario: Scenario, new_place: NewPlace, name: str) -> None:
-    """Every call would block at first: what a caller would do on its own thread, the worker does, and meets the
-    fault."""
-    walk(scenario, new_place(scenario), name, hesitant=True)
+    """Every call would block at first, and the buffers hold little: what a caller would do on its own thread, the
+    worker does, and meets the fault while callers wait for it."""
+    walk(scenario, new_place(scenario, SMALL), name, hesitant=True)
 
 
 @every_scenario
