@@ -88,7 +88,7 @@ def answer(request: Request) -> Answer:
     room, _, rest = request.path[1:].partition("/")
     if room == "bytes":
         size = int(rest)
-        return Answer(body=(pattern(size)[at : at + 7000] for at in range(0, size, 7000)))
+        return Answer(body=(pattern(size)[at : at + 20_000] for at in range(0, size, 20_000)))
     if room == "moved":
         return Answer(302, {"Location": "/bytes/500"}, b"elsewhere")
     if room == "events":
@@ -145,9 +145,9 @@ def push(place: Place) -> None:
     assert upload.response.json()["length"] == 60_000
 
 
-def download(place: Place) -> None:
-    with place.session.get(place.url + "/bytes/150000", stream=True) as response:
-        assert b"".join(response.iter_content(20_000)) == pattern(150_000)
+def download(place: Place, size: int = 150_000) -> None:
+    with place.session.get(f"{place.url}/bytes/{size}", stream=True) as response:
+        assert b"".join(response.iter_content(20_000)) == pattern(size)
 
 
 def sse(place: Place) -> None:
@@ -159,7 +159,7 @@ def sse(place: Place) -> None:
 def tls(place: Place) -> None:
     get(place)
     generator(place)
-    download(place)
+    download(place, 50_000)
 
 
 def proxy(place: Place) -> None:
