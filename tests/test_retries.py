@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,17 @@ from syncflow.adapters import HTTPAdapter
 from syncflow.engine.connection import Connection
 from syncflow.engine.pause import Pause
 from syncflow.retries import IDEMPOTENT, Tries, retry_after
-from syncflow.testing import AppServer, Peer, ScriptedServer, eventually, refused_port, reply, reply_head
+from syncflow.testing import (
+    AppServer,
+    Fault,
+    FaultInjector,
+    Peer,
+    ScriptedServer,
+    eventually,
+    refused_port,
+    reply,
+    reply_head,
+)
 from syncflow.testing import Response as Answer
 from syncflow.testing.wire import Request
 
@@ -484,6 +495,30 @@ def test_a_connection_that_took_nothing_costs_nothing(
         response = session.request(method, server.url, data=b"pay" if method == "POST" else None)
         assert response.ok
         assert [made.delay for made in response.earlier_tries] == [0.0]
+
+
+def test_what_was_taken_of_a_generator_is_not_left_out_the_second_time(new_session: NewSession) -> None:
+    """Nothing has left, as far as the system is asked; but the first piece was on its way, and is gone."""
+    begun = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        begun.set()
+        yield b"first "
+        yield b"second"
+
+    def full_and_then_broken() -> OSError:
+        if not begun.is_set():
+            return BlockingIOError(errno.EAGAIN, "the kernel is full")
+        faults.clear()
+        return OSError(errno.ENOBUFS, "No buffer space available")
+
+    with AppServer() as server, FaultInjector() as faults:
+        session = new_session()
+        session.get(server.url)
+        faults.plan("send", fault=Fault.error(full_and_then_broken), at=None)
+        with pytest.raises(ConnectionError, match="No buffer space"):
+            session.post(server.url, data=pieces())
+        assert server.requests == 1
 
 
 # ------------------------------------------------------------------------------------------- what does not pass

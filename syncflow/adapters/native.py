@@ -178,12 +178,16 @@ class HTTPAdapter(BaseAdapter):
         stream: bool,
     ) -> Response:
         head, exchange = self._begin(request, deadline, route, witness)
+        is_begun = False
         try:
-            send_request(exchange, request, head.content)
+            is_begun = send_request(exchange, request, head.content)
             answer = exchange.wait_answered(whole=not stream)
             response = Response.received(request, exchange, answer.status, answer.reason, answer.fields, self)
         except BaseException as error:
             exchange.abandon(error)
+            if is_begun and isinstance(error, StaleConnection):
+                # Though nothing has left: what was taken of a generator is gone.
+                error.is_untouched &= request.content is not None and request.content.can_rewind
             if isinstance(error, RequestException):
                 error.request = error.request or request
                 answered = exchange.head

@@ -34,12 +34,13 @@ CONTINUE_PATIENCE = 1.0
 SMALL_BODY = 16384
 
 
-def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> None:
-    """Send head and body, or as much of them as the server lets pass before it answers."""
+def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> bool:
+    """Send head and body, or as much of them as the server lets pass before it answers. Whether the body was begun, so
+    that what can be had only once is not all there any more."""
     content = request.content
     if content is None:
         exchange.start(head, [], has_body=False, last=True)
-        return
+        return False
     waits = expects_continue(request)
     framing = framing_of(request)
     if (
@@ -50,16 +51,17 @@ def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> N
     ):
         body: list[Piece] = [(memoryview(content.content), content.length)]
         exchange.start(head, body, has_body=True, last=True)
-        return
+        return True
     if not exchange.start(head, [], has_body=True, last=framing.remaining == 0):
-        return
+        return False
     if waits:
         exchange.wait_for_continue(CONTINUE_PATIENCE)
         if exchange.answered:
-            return  # a generator is not even begun
+            return False
     writer = BodyWriter(exchange, framing)
     if content.send(writer):
         writer.finish()
+    return True
 
 
 class WrittenHead(NamedTuple):

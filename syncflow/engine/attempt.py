@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from .setting_up import SettingUp
 from .worker import READ, WRITE, worker_failed
@@ -28,10 +28,14 @@ class Attempt:
         name: of what it connects to, for messages.
     """
 
+    # Called with each socket ahead of its first use, plain and once more as TLS: so that `syncflow.testing.faults` can
+    # make its calls fail. Nobody else sets it.
+    tamper: ClassVar[Callable[[socket.socket], None] | None] = None
+
     def __init__(self, owner: SettingUp, sock: socket.socket, name: str) -> None:
         # Never changes, but for `sock`, which becomes a TLS socket over the same descriptor.
         self.name = name
-        self.sock = sock
+        self.use(sock)
         self._owner = owner
         self._fd = sock.fileno()
         # The dialing thread's.
@@ -43,6 +47,12 @@ class Attempt:
         self._handed_over = False
         owner.attempts.append(self)
         owner.worker.adopt(self)
+
+    def use(self, sock: socket.socket) -> None:
+        """Caller. From now on it is this socket."""
+        self.sock = sock
+        if Attempt.tamper is not None:
+            Attempt.tamper(sock)
 
     def fileno(self) -> int:
         """The descriptor that the worker watches."""

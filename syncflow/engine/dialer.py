@@ -241,7 +241,7 @@ class Dial(SettingUp):
             secure = SocketTLS(attempt.sock, context, name)
         else:
             secure = wrap(context, attempt.sock, name, self.lock)
-        attempt.sock = secure
+        attempt.use(secure)
         attempt.perform(secure.do_handshake, READ, "tls")
 
     def _check_fingerprint(self, sock: socket.socket, expected: str) -> None:

@@ -1,7 +1,8 @@
-"""Servers that are slow, broken or hostile, on 127.0.0.1, for the tests of whoever speaks HTTP.
+"""Servers that are slow, broken or hostile, on 127.0.0.1, for the tests of whoever speaks HTTP; and, for the tests of
+whoever uses syncflow, system calls of its own that fail.
 
-Knows where each public name lives, and imports a module when one of its names is first used. Standard library
-only.
+Knows where each public name lives, and imports a module when one of its names is first used. Standard library only, but
+for the last.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from syncflow.testing.application import AppServer, Response, echo, json_response
     from syncflow.testing.fault_proxy import FaultProxy
+    from syncflow.testing.faults import Fault, FaultInjector
     from syncflow.testing.hostile import (
         Endpoint,
         closes_idle,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AppServer",
     "Endpoint",
+    "Fault",
+    "FaultInjector",
     "FaultProxy",
     "HTTPProxy",
     "Link",
@@ -85,6 +89,8 @@ _HOMES = {
     "echo": "application",
     "json_response": "application",
     "FaultProxy": "fault_proxy",
+    "Fault": "faults",
+    "FaultInjector": "faults",
     "Endpoint": "hostile",
     "closes_idle": "hostile",
     "continue_then": "hostile",

@@ -14,6 +14,7 @@ import ssl
 import struct
 import threading
 import time
+import traceback
 from types import TracebackType
 from typing import Self
 
@@ -41,7 +42,11 @@ class Connection:
 
     def secure(self, context: ssl.SSLContext) -> None:
         with self._lock:
-            self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+            try:
+                self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+            except OSError as error:  # it was reset
+                _close_unfinished(error)
+                raise
         self.sock.settimeout(HANDSHAKE_TIMEOUT)
         assert isinstance(self.sock, ssl.SSLSocket)
         self.sock.do_handshake()
@@ -92,6 +97,15 @@ class Connection:
             # nobody to notify.
             with contextlib.suppress(OSError, ValueError):
                 self.sock.unwrap()
+
+
+def _close_unfinished(error: OSError) -> None:
+    """Close the socket that `wrap_socket` was making when it failed: Python before 3.13 leaves it open, and its
+    traceback alone knows it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        made = frame.f_locals.get("self")
+        if isinstance(made, ssl.SSLSocket):
+            made.close()
 
 
 class Server:

@@ -1,29 +1,23 @@
 """System calls at their worst: one byte at a time, nothing at first, an error at each of them in turn.
 
-The faults sit in the socket itself: a subclass, which the dialer's transport is given instead of the one it made.
+The faults are `syncflow.testing.FaultInjector`'s, on connections of every kind of body that syncflow sends and reads.
+(Each call of its own in each scenario: test_every_syscall.py.)
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import socket
-import ssl
 import tempfile
-import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
 from syncflow import RequestException, Response, Session, Timeout, Timeouts
-from syncflow.engine import dialer
-from syncflow.engine.tls import client_context
-from syncflow.engine.transport import Transport
-from syncflow.testing import AppServer, eventually, pattern
+from syncflow.testing import AppServer, Fault, FaultInjector, Receiver, eventually, pattern, pattern_sha256
 from syncflow.testing import Response as Answer
 from syncflow.testing.application import Request, echo
+from syncflow.testing.faults import Plan
 
 from .conftest import SessionMaker, Wire
 from .rig import counts, pool_of
@@ -33,98 +27,15 @@ pytestmark = pytest.mark.usefixtures("switching")
 # More system calls than any of the requests here makes.
 ENOUGH = 400
 
+# What moves bytes.
+MOVING = ("send", "sendfile", "recv", "tls_read", "tls_write")
 
-class Faults:
-    """What is to go wrong with a connection's system calls, and how many there have been."""
-
-    def __init__(self, *, one_byte: bool = False, hesitant: bool = False) -> None:
-        self.one_byte = one_byte
-        self.hesitant = hesitant
-        self.fail_at = -1
-        self.error: Callable[[], OSError] = ConnectionResetError
-        self.calls = 0
-        self.struck = False
-        self._lock = threading.Lock()
-        self._ready: set[str] = set()
-
-    def before(self, call: str, would_block: type[OSError]) -> None:
-        """Ahead of each system call that sends or receives."""
-        with self._lock:
-            self.calls += 1
-            if self.calls - 1 == self.fail_at:
-                self.struck = True
-                raise self.error()
-            if self.hesitant:
-                if call not in self._ready:
-                    self._ready.add(call)
-                    raise would_block
-                self._ready.discard(call)
+SLOW = {"one byte": [Fault.short()], "hesitant": [Fault.would_block()], "both": [Fault.short(), Fault.would_block()]}
 
 
-class FaultySocket(socket.socket):
-    """A plain socket."""
-
-    faults: Faults
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        self.faults.before("send", BlockingIOError)
-        return super().send(data[:1] if self.faults.one_byte else data, flags)
-
-    def sendmsg(self, buffers: Any, *args: Any) -> int:  # type: ignore[override]
-        if not self.faults.one_byte:
-            self.faults.before("send", BlockingIOError)
-            return super().sendmsg(buffers, *args)
-        return self.send(next(buffer for buffer in buffers if len(buffer)))
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        if flags & socket.MSG_PEEK:
-            return super().recv(size, flags)
-        self.faults.before("recv", BlockingIOError)
-        return super().recv(1 if self.faults.one_byte else size, flags)
-
-
-class FaultyTLSSocket(ssl.SSLSocket):
-    """A TLS socket. What OpenSSL holds decrypted is never kept back: no selector would tell of it."""
-
-    faults: Faults
-
-    def write(self, data: Any) -> int:
-        self.faults.before("send", ssl.SSLWantWriteError)
-        return super().write(data)
-
-    def read(self, size: int = 1024, buffer: Any = None) -> Any:
-        if not self.pending():
-            self.faults.before("recv", ssl.SSLWantReadError)
-        return super().read(1 if self.faults.one_byte else size, buffer)
-
-
-Install = Callable[[Faults], Faults]
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch, ca_file: Path) -> Install:
-    """From now on, connections have these faults."""
-    sendfile = os.sendfile
-
-    def now(faults: Faults) -> Faults:
-        def plain(worker: Any, sock: socket.socket, *args: Any) -> Transport:
-            faulty = FaultySocket(fileno=sock.detach())
-            faulty.setblocking(False)
-            faulty.faults = faults
-            return Transport(worker, faulty, *args)
-
-        def send_file(out: int, source: int, offset: int, count: int) -> int:
-            faults.before("send", BlockingIOError)
-            return sendfile(out, source, offset, 1 if faults.one_byte else count)
-
-        monkeypatch.setattr(dialer, "Transport", plain)
-        monkeypatch.setattr(os, "sendfile", send_file)
-        monkeypatch.setattr(
-            client_context(str(ca_file)), "sslsocket_class", type("Faulty", (FaultyTLSSocket,), {"faults": faults})
-        )
-        return faults
-
-    return now
+def slow(faults: FaultInjector, how: str) -> list[Plan]:
+    """From now on every call is as slow as that, if it can be."""
+    return [faults.plan(*fault.calls, fault=fault, at=None) for fault in SLOW[how]]
 
 
 def answer(request: Request) -> Answer:
@@ -138,15 +49,11 @@ def answer(request: Request) -> Answer:
 # ---------------------------------------------------------------------- slow, but whole
 
 
-@pytest.mark.parametrize(
-    "faults", [{"one_byte": True}, {"hesitant": True}, {"one_byte": True, "hesitant": True}], ids=str
-)
-def test_whatever_the_kernel_takes_and_gives_at_once(
-    session: Session, wire: Wire, install: Install, faults: dict[str, bool]
-) -> None:
-    install(Faults(**faults))
+@pytest.mark.parametrize("how", SLOW)
+def test_whatever_the_kernel_takes_and_gives_at_once(session: Session, wire: Wire, how: str) -> None:
     body = pattern(3000)
-    with AppServer(answer, ssl_context=wire.server) as server:
+    with AppServer(answer, ssl_context=wire.server) as server, FaultInjector() as faults:
+        plans = slow(faults, how)
         assert session.get(server.url + "/2000").content == pattern(2000)
         told = session.post(server.url + "/echo", data=body).json()
         assert told["length"] == 3000
@@ -155,19 +62,24 @@ def test_whatever_the_kernel_takes_and_gives_at_once(
         with session.get(server.url + "/2000", stream=True) as response:
             assert b"".join(response.iter_content(77)) == pattern(2000)
         assert server.connections == 1
+        assert all(plan.struck.is_set() for plan in plans)
 
 
-@pytest.mark.parametrize("faults", [{"one_byte": True}, {"hesitant": True}], ids=str)
-def test_a_file_of_which_the_kernel_takes_little(
-    session: Session, wire: Wire, install: Install, faults: dict[str, bool]
-) -> None:
-    install(Faults(**faults))
+@pytest.mark.parametrize("how", ["one byte", "hesitant"])
+def test_a_file_of_which_the_kernel_takes_little(session: Session, wire: Wire, how: str) -> None:
     # All but the last 64 KiB go through os.sendfile.
-    size = 65536 + 500 if faults.get("one_byte") else 3_000_000
-    with tempfile.TemporaryFile() as file, AppServer(ssl_context=wire.server) as server:
+    size = 65536 + 500 if how == "one byte" else 3_000_000
+    with (
+        tempfile.TemporaryFile() as file,
+        Receiver(ssl_context=wire.server) as server,
+        FaultInjector() as faults,
+    ):
+        slow(faults, how)
         file.write(pattern(size))
         file.seek(0)
-        assert session.put(server.url, data=file).json()["length"] == size
+        told = session.put(server.url, data=file).json()
+        assert (told["bytes"], told["sha256"]) == (size, pattern_sha256(size))
+        assert wire.server or faults.calls["sendfile"]
 
 
 # ---------------------------------------------------------------------- an error at each call
@@ -213,30 +125,21 @@ def _pattern_file() -> IO[bytes]:
     return file
 
 
-ERRORS: dict[str, Callable[[], OSError]] = {
-    "reset": lambda: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
-    "pipe": lambda: BrokenPipeError(errno.EPIPE, "Broken pipe"),
-    "buffers": lambda: OSError(errno.ENOBUFS, "No buffer space available"),
-}
+ERRORS = {"reset": errno.ECONNRESET, "pipe": errno.EPIPE, "buffers": errno.ENOBUFS}
 
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("request_once", [_get, _stream, _post, _pieces, _upload, _file], ids=lambda f: f.__name__)
 def test_an_error_at_each_call_ends_in_an_answer_or_an_exception(
-    new_session: SessionMaker,
-    wire: Wire,
-    install: Install,
-    request_once: Callable[[Session, str], Response],
-    error: str,
+    new_session: SessionMaker, wire: Wire, request_once: Callable[[Session, str], Response], error: str
 ) -> None:
     """The peer is well, so it answers nothing that it was not asked in full: nobody else would end the wait."""
     session = new_session(timeout=Timeouts(read=15, write=15))
     outcomes: set[str] = set()
-    with AppServer(answer, ssl_context=wire.server) as server:
+    with AppServer(answer, ssl_context=wire.server) as server, FaultInjector() as faults:
         for index in range(ENOUGH):
-            faults = install(Faults())
-            faults.error = ERRORS[error]
-            faults.fail_at = index
+            faults.clear()
+            plan = faults.plan(*MOVING, fault=Fault.error(ERRORS[error]), at=index)
             try:
                 response = request_once(session, server.url)
             except RequestException as failure:
@@ -251,7 +154,7 @@ def test_an_error_at_each_call_ends_in_an_answer_or_an_exception(
             # Each round begins with a connection of its own.
             pool_of(session).retire()
             pool_of(session)._closed = False
-            if not faults.struck:
+            if not plan.struck.is_set():
                 break
         else:
             raise AssertionError("the fault was always reached: the calls grow in number")
