@@ -231,6 +231,12 @@ def start_example() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture(scope="session")
+def require() -> Callable[[str], None]:
+    """`require(program)`, for those who know only as they run what they need."""
+    return _require
+
+
+@pytest.fixture(scope="session")
 def nginx_required() -> None:
     _require("nginx")
 
