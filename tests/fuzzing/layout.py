@@ -9,6 +9,8 @@ from __future__ import annotations
 
 # No UTF-8 has it, and so no text of a seed or a strategy.
 SEPARATOR = b"\xff\xff"
+# Between two of what has several texts each.
+NEXT = b"\xff\xfe\xff"
 
 
 def divided(data: bytes, size: int) -> tuple[bytes, bytes]:

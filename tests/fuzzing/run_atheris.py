@@ -19,7 +19,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from .layout import SEPARATOR, joined
+from .layout import NEXT, joined
 
 # A few inputs of each kind to begin with. Their layout is that of the target: numbers in front, texts behind.
 NO_CUT, CUT = b"\0\0\0\0", b"\0\3\0\7"
@@ -46,7 +46,7 @@ STREAMS = [
     b"data: \xff\xe2\x82\n\ndata: b\n\n",
     b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: c\n\n",
 ]
-EVENTS = [joined("e", "a\nb", "7", "\0\0\1"), joined("", "a", "", ""), joined("x", " data: \ufeff", "\xe9", "")]
+EVENTS = [joined("e", "a\nb", "7", "\0\0\1"), joined("", "a", "", ""), joined("x\ny", " data: \ufeff", "\xe9", "")]
 PLAIN = b"hello hello hello, hello"
 # By hand, as no encoder makes it: a run of 128 KiB in four bytes; a frame to be skipped.
 ZSTD = [b"\x28\xb5\x2f\xfd\0\x58\2\0\x10\0\1\0\0", b"\x50\x2a\x4d\x18\2\0\0\0ab"]
@@ -59,9 +59,7 @@ CODED = [
 ]
 FORMS = [
     b"\x10"
-    + (SEPARATOR * 2).join(
-        [joined("a", "=f.txt", "text/plain", "X-A", "1", b"con\r\n--tent"), joined("b", "", "", "", "", b"")]
-    ),
+    + NEXT.join([joined("a", "=f.txt", "text/plain", "X-A", "1", b"con\r\n--tent"), joined("b", "", "", "", "", b"")]),
     b"\3" + joined('n"\xe9\\', '=%22"\u65e5\\', "", "Content-Type", "a/b", b"\0\1\r\n"),
     b"\0" + joined("a", "=", "text/plain; charset=x", "content-disposition", "x", b""),
     b"\0" + joined("a\r\nb", "=", "a\0", "X Y", "\r", b""),
@@ -127,6 +125,7 @@ CHALLENGES = [
     'Digest realm="r", nonce="n", qop="auth,auth-int", opaque="o", algorithm=MD5',
     'Basic realm="x", Digest realm="r\\"q", nonce="n", algorithm=SHA-256-sess, userhash=true, charset=UTF-8',
     'Digest realm="r", nonce="n", domain="/a http://x/ //[", stale=true',
+    'Digest realm="r", nonce="n\x01"',
 ]
 SEEDS: dict[str, list[bytes]] = {
     "response": RESPONSES,

@@ -23,7 +23,7 @@ from syncflow.sse import Decoder, ServerSentEvent, encode
 from syncflow.sse.events import MOST_DIGITS
 
 from ..sse.reference import allowed, cut, interpret, limited, replay
-from .layout import SEPARATOR, divided, places, texts
+from .layout import NEXT, SEPARATOR, divided, places, texts
 
 # ----------------------------------------------------------------------------------------------------- events
 
@@ -199,14 +199,14 @@ class Part(NamedTuple):
         kind = self.kind or (self.value if names_type else "")
         own = names_type or self.field.lower() in ("content-disposition", "content-location")
         fields = [("Content-Type", kind), (self.field, "" if own else self.value)]
-        return [(name, value) for name, value in fields if value]
+        return [(name, value) for name, value in fields if name and value]
 
 
 def form(data: bytes) -> None:
     """Any names, filenames, content types, headers and contents: refused for a reason, or a body of the announced
     length in which MIME's reader, and one who looks for the boundary and nothing else, find exactly these parts."""
     (size,), rest = divided(data, 1)
-    parts = [Part.read(part) for part in rest.split(SEPARATOR * 2)]
+    parts = [Part.read(part) for part in rest.split(NEXT)]
     try:
         body = multipart_of(None, [part.given for part in parts])
     except InvalidHeader as error:
