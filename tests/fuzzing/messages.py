@@ -12,6 +12,9 @@ from typing import Any
 
 import h11
 
+from syncflow import Request, RequestException
+from syncflow.adapters.writing import serialize
+from syncflow.engine.origin import Origin
 from syncflow.http1 import (
     ChunkedFraming,
     Head,
@@ -24,6 +27,7 @@ from syncflow.http1 import (
 )
 from syncflow.http1.head import careful_head, plain_head
 from syncflow.http1.limits import DEFAULT_LIMITS
+from syncflow.routes import Route
 
 from ..http1.replay import Message, Outcome, byte_by_byte, cut, replay, replay_all
 from .layout import SEPARATOR, divided, places, texts
@@ -264,6 +268,52 @@ def request(data: bytes) -> None:
     assert (event.method.decode(), event.target.decode()) == (method, target)
     # It makes one of two lengths that are equal, and writes "chunked" in lower case.
     assert [(name, value.lower()) for name, value in _fields(event.headers)] == [(n, v.lower()) for n, v in fields]
+
+
+BYTES = 1  # bit of the first number: names and values are given as bytes
+
+
+def prepared(data: bytes) -> None:
+    """The same from where a program says it: any method, URL and headers, text or bytes, are refused with an error of
+    `requests`' family, or written with nothing added but what the request itself has."""
+    (options,), rest = divided(data, 1)
+    method, url, *words = texts(rest, 2 + rest.count(SEPARATOR) // 2 * 2)
+    headers: dict[Any, Any] = dict(zip(words[::2], words[1::2], strict=False))
+    if options & BYTES:
+        headers = {_bytes(name): _bytes(value) for name, value in headers.items()}
+    try:
+        ready = Request(method, url, headers=headers).prepare()
+        ready.complete()
+        written = serialize(ready, Route(Origin("http", "example.org", 80)))
+    except RequestException:
+        return
+    assert ready.method.isascii()
+    assert method.isascii()
+    request_line, *lines = written.content.removesuffix(b"\r\n\r\n").decode("latin-1").split("\r\n")
+    authority = f"{_bracketed(ready.target.host)}:{ready.target.port}"
+    asked = authority if ready.method == "CONNECT" else ready.target.path
+    assert request_line == f"{method.upper()} {asked} HTTP/1.1"
+    # What is for a proxy does not go to a server.
+    expected = [pair for pair in ready.headers.pairs() if pair[0].lower() != "proxy-authorization"]
+    if "Host" not in ready.headers:
+        expected.insert(0, ("Host", authority if ready.method == "CONNECT" else ready.target.authority))
+    assert [tuple(line.split(": ", 1)) for line in lines] == expected
+    assert not re.search("[\r\n\0]", "".join((request_line, *lines)))
+    given = {_text(name).lower() for name in headers} | {"content-length", "transfer-encoding", "authorization"}
+    assert {name.lower() for name in ready.headers} <= given
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(given: str | bytes) -> str:
+    return given if isinstance(given, str) else given.decode("latin-1")
+
+
+def _bracketed(host: str) -> str:
+    host = host.partition("%")[0]
+    return f"[{host}]" if ":" in host else host
 
 
 def _h11_knows_less(fields: list[tuple[str, str]]) -> bool:

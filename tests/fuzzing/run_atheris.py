@@ -39,6 +39,12 @@ REQUESTS = [
     joined("POST", "/x?y", "Host", "h", "Content-Length", "3", "X", "\xe9"),
     joined("PUT", "*", "Host", "h", "Transfer-Encoding", "gzip, chunked", "X", "a\r\nb"),
 ]
+PREPARED = [
+    b"\0" + joined("GET", "http://u:p@h/a?b#c", "X", "1", "Proxy-Authorization", "x"),
+    b"\1" + joined("po\u017ft", "https://b\xfccher.example/", "X", "\xe9"),
+    b"\1" + joined("POST", "https://h:1/", "X", "a\r\nb", "Content-Length", "0"),
+    b"\0" + joined("CONNECT", "https://[::1]", "Host", "h", "X-A", ""),
+]
 STREAMS = [
     b"\xef\xbb\xbfdata: a\n\n",
     b"id: 1\nevent: e\ndata: a\ndata:b\nretry: 7\n\n: c\n\n",
@@ -131,6 +137,7 @@ SEEDS: dict[str, list[bytes]] = {
     "response": RESPONSES,
     "chunks": CHUNKS,
     "request": REQUESTS,
+    "prepared": PREPARED,
     "events": [b"\x28" + CUT + stream for stream in STREAMS],
     "event": [b"\3" + CUT + event for event in EVENTS],
     "coding": CODED,

@@ -106,6 +106,13 @@ GRAMMARS: dict[str, st.SearchStrategy[bytes]] = {
     "response": responses(),
     "chunks": chunk_streams(),
     "request": requests(),
+    "prepared": st.builds(
+        lambda options, method, url, fields: options + joined(method, url, *(text for pair in fields for text in pair)),
+        NUMBERS,
+        st.one_of(st.sampled_from(["get", "POST", "CONNECT"]), TOKENS, TEXTS),
+        st.one_of(st.just("https://[fe80::1%25a]:443/x"), URLS),
+        st.lists(FIELDS, max_size=4),
+    ),
     "events": st.tuples(NUMBERS, CUTS, STREAMS).map(b"".join),
     "event": st.tuples(NUMBERS, CUTS, st.builds(joined, TEXTS, DATA, TEXTS, TEXTS)).map(b"".join),
     "coding": st.tuples(

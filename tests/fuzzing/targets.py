@@ -17,6 +17,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         messages.response,
         messages.chunks,
         messages.request,
+        messages.prepared,
         streams.events,
         streams.event,
         streams.coding,

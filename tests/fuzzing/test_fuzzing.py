@@ -21,7 +21,7 @@ from .run_atheris import SEEDS, main
 from .strategies import GRAMMARS, inputs_of
 from .targets import TARGETS
 
-EXAMPLES = 150
+EXAMPLES = 100
 
 _NEVER = re.compile("(?!)")
 
@@ -56,6 +56,7 @@ BREAKAGES: dict[str, tuple[str, Any]] = {
     "response": ("syncflow.http1.framing.response_framing", _one_byte_less),
     "chunks": ("syncflow.http1.ChunkedFraming.finish", lambda self: b"0\r\n"),
     "request": ("syncflow.http1.serializer._read_back", lambda lines: ANY),
+    "prepared": ("syncflow.http1.serializer._read_back", lambda lines: ANY),
     "events": ("syncflow.sse.decoder.BOM", b"\xff"),
     "event": ("syncflow.sse.events._refuse_line_breaks", lambda *given: None),
     "coding": ("syncflow.decoders._is_zlib_header", lambda data: False),
