@@ -20,6 +20,7 @@ from syncflow.http1 import (
     Head,
     IncompleteMessage,
     InvalidRequest,
+    LimitExceeded,
     MalformedMessage,
     ParserLimits,
     ResponseParser,
@@ -133,19 +134,41 @@ _FRAMING = ("content-length", "transfer-encoding")
 
 
 def _h11_reads_the_same(raw: bytes, method: str, whole: Outcome, closed: bool) -> None:
-    """What both take, both read in the same way: where the body ends above all. What one of them refuses, the other may
-    repair, for RFC 9112 leaves much of that open."""
-    if whole.error is not None or whole.upgraded or not whole.messages or _is_interim(whole.messages[-1]):
+    """What both take, both read in the same way: where the body ends above all. And what needs no repair both take; of
+    all else one may refuse what the other repairs, for RFC 9112 leaves much of that open."""
+    if whole.upgraded:
         return
     try:
         theirs, rest = _read_by_h11(raw, method, closed)
     except h11.RemoteProtocolError:
+        assert not _needs_no_repair(raw, method, whole.messages) or whole.error or _h11_is_stricter(whole), raw
         return
-    ours = whole.messages[-1]
-    assert theirs is not None
-    assert _comparable(theirs) == _comparable(ours)
-    if ours.complete and ours.head.status != 101:
-        assert rest == whole.leftover
+    if whole.error is not None:
+        refused_rightly = issubclass(whole.error, LimitExceeded) or theirs is None
+        assert refused_rightly or not _needs_no_repair(raw, method, [theirs]), raw
+        return
+    ours = whole.messages[-1] if whole.messages and whole.messages[-1].head.status >= 200 else None
+    assert (theirs is None) is (ours is None)
+    if ours is not None and theirs is not None:
+        assert _comparable(theirs) == _comparable(ours)
+        assert not ours.complete or rest == whole.leftover
+
+
+def _needs_no_repair(raw: bytes, method: str, messages: list[Message]) -> bool:
+    """Whether it is as a careful server would write it."""
+    is_whole = bool(messages) and all(message.complete for message in messages)
+    return is_whole and raw.startswith(b"".join(_written(message, method) for message in messages))
+
+
+def _h11_is_stricter(whole: Outcome) -> bool:
+    """It refuses all codings but chunked, and two of the control characters, which it takes for white space."""
+    lines = [
+        line
+        for message in whole.messages
+        for line in [("", message.head.reason), *message.head.fields, *message.trailers]
+    ]
+    codings = [value.lower() for name, value in lines if name.lower() == "transfer-encoding"]
+    return codings not in ([], ["chunked"]) or any(re.search("[\v\f]", value) for _, value in lines)
 
 
 def _read_by_h11(raw: bytes, method: str, closed: bool) -> tuple[Message | None, bytes]:
@@ -185,10 +208,6 @@ def _comparable(message: Message) -> Any:
     trailers = [(name, re.sub("[ \t]+", " ", value).strip(" ")) for name, value in message.trailers]
     head = message.head
     return head.status, head.reason, head.version, fields, message.body, trailers, message.complete
-
-
-def _is_interim(message: Message) -> bool:
-    return message.head.status < 200
 
 
 # ----------------------------------------------------------------------------------------------------- chunks
