@@ -115,7 +115,8 @@ def _written(message: Message, method: str) -> bytes:
     lines = [f"HTTP/{head.version} {head.status} {head.reason}", *map(": ".join, head.fields)]
     raw = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
     chunked = any(name.lower() == "transfer-encoding" and _ends_chunked(value) for name, value in head.fields)
-    if not chunked or method in ("HEAD", "CONNECT") or head.status < 200 or head.status in (204, 304):
+    is_tunnel = method == "CONNECT" and 200 <= head.status < 300
+    if not chunked or method == "HEAD" or is_tunnel or head.status < 200 or head.status in (204, 304):
         return raw + message.body
     chunk = b"%x\r\n%b\r\n" % (len(message.body), message.body) if message.body else b""
     return (
