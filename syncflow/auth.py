@@ -109,6 +109,8 @@ _PART = re.compile(
         (?: [ \t]++ [\w.~+/-]++ =*+ (?=[ \t]*+(?:,|$)) | (?P<opens>[ \t]++) (?=[^\s,="]++[ \t]*+=) )? )""",
     re.VERBOSE,
 )
+# Read in a challenge (RFC 9110, section 5.5, leaves that open), but not to be sent back in an answer.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _unescaped = functools.partial(re.compile(r'\\(["\\])').sub, r"\1")
 
 # What OpenSSL calls the algorithms, if it has them, from the weakest up. SHA and SHA-512 are those of `requests`.
@@ -178,7 +180,7 @@ def _strongest(r: Any, origin: Origin | None) -> _Challenge | None:
     """The challenge to answer, if it may be: of two that are as strong the server's first (RFC 7616, section 3.7)."""
     field = r.headers.get("www-authenticate") if r.status_code == 401 else None
     url = r.request.url
-    if not field or (origin is not None and _origin(url) != origin):
+    if not field or _CONTROL.search(field) or (origin is not None and _origin(url) != origin):
         return None
     offered = [parameters for scheme, parameters in _challenges(field) if scheme == "digest"]
     known = filter(None, (_challenge(parameters, url, r.request.path_url) for parameters in offered))
@@ -322,10 +324,10 @@ class HTTPDigestAuth(_Credentials):
     def _follow(self, r: Any) -> None:
         """The next request is to use another nonce if the server says so (RFC 7616, section 3.5)."""
         field = r.headers.get("authentication-info")
-        if not field:
+        if not field or _CONTROL.search(field):
             return
-        [(_, parameters), *_] = _challenges(f"Info {field}")  # a list of parameters, as behind a scheme
-        nonce = parameters.get("nextnonce")
+        infos = _challenges(f"Info {field}")  # a list of parameters, as behind a scheme, if it is one
+        nonce = infos[0][1].get("nextnonce") if infos else None
         with _lock:
             if nonce and self._challenge is not None and self._challenge.origin == _origin(r.request.url):
                 self._challenge = replace(self._challenge, nonce=nonce)

@@ -201,8 +201,9 @@ class PreparedRequest(_Hooked):
         return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
     def prepare_method(self, method: str | None) -> None:
-        """In upper case."""
-        self.method = method.upper() if method is not None else None  # type: ignore[assignment]  # see above
+        """In upper case. What is not ASCII stays, and is refused when it is sent: of some letters the upper case is."""
+        is_plain = method is not None and method.isascii()
+        self.method = method.upper() if is_plain else method  # type: ignore[union-attr, assignment]  # see above
 
     def prepare_url(self, url: Any, params: ParamTypes) -> None:
         """The URL with `params` behind its query.

@@ -6,6 +6,8 @@ Knows Content-Type's charset, byte order marks, and how to guess. Knows nothing 
 from __future__ import annotations
 
 import codecs
+import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,6 +21,10 @@ _MARKS = [
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 ]
+
+# Python's own ways of writing text, which are no charsets of any body: in pieces they cannot be read, and one of them
+# runs what looks like an escape.
+_NO_CHARSETS = frozenset(("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"))
 
 
 def charset_of(content_type: str) -> str | None:
@@ -44,7 +50,7 @@ def known_codec(encoding: str | None) -> str | None:
         b" ".decode(encoding, "replace")
     except (LookupError, ValueError):
         return None
-    return encoding
+    return None if codecs.lookup(encoding).name in _NO_CHARSETS else encoding
 
 
 def guess_encoding(content: bytes) -> str:
@@ -79,12 +85,27 @@ def decode_pieces(pieces: Iterable[bytes], encoding: str | None) -> Iterator[Any
     if codec is None:
         yield from pieces
         return
+    codec, pieces = _ordered(codec, iter(pieces))
     decoder = codecs.getincrementaldecoder(codec)("replace")
     for piece in pieces:
         if text := decoder.decode(piece):
             yield text
     if text := decoder.decode(b"", True):
         yield text
+
+
+def _ordered(codec: str, pieces: Iterator[bytes]) -> tuple[str, Iterable[bytes]]:
+    """The codec with the byte order that `bytes.decode` takes where no mark tells it, which is this machine's: what
+    decodes in pieces does not know of that."""
+    name = codecs.lookup(codec).name
+    if name not in ("utf-16", "utf-32"):
+        return codec, pieces
+    start = b""
+    while len(start) < 4 and (piece := next(pieces, b"")):
+        start += piece
+    if not any(start.startswith(mark) for mark, marked in _MARKS if marked == name):
+        codec = f"{name}-{sys.byteorder[0]}e"
+    return codec, itertools.chain([start], pieces)
 
 
 def split_lines(pieces: Iterable[Any], delimiter: Any = None) -> Iterator[Any]:

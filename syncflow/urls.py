@@ -43,6 +43,8 @@ _BAD_AUTHORITY = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
 # urlsplit before Python 3.13.2 drops what stands around the brackets: two readers would see two hosts.
 _BRACKETED = re.compile(r"(?:[^\[\]@]*@)?\[[^\[\]]*:[^\[\]]*\](?::[0-9]*)?")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+# Half of a surrogate pair, as in the name of a file that is not UTF-8: no bytes can be sent for it.
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
 _ESCAPED_UNRESERVED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _SAFE_WITHOUT_PERCENT = "!$&'()*+,/:;=?@~"  # RFC 3986, section 3.3, with "/" and "?"
@@ -77,19 +79,21 @@ def parse_url(url: str) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InvalidURL(f"{masked(url)!r}: {error}") from error
+        raise _unreadable(url, error) from None
     # urlsplit drops tabs and newlines in silence; what was asked for must be what is sent.
     if _CONTROLS.search(url):
-        raise InvalidURL(f"{masked(url)!r} has a control character in it")
+        raise InvalidURL(f"{_obscured(url)!r} has a control character in it")
+    if _SURROGATES.search(url):
+        raise InvalidURL(f"{_obscured(url)!r} has half a surrogate pair in it, which UTF-8 cannot write")
     if _BAD_AUTHORITY.search(parts.netloc):
-        raise InvalidURL(f"{masked(url)!r}: the host has a character in it that no host may have")
+        raise InvalidURL(f"{_obscured(url)!r}: the host has a character in it that no host may have")
     if ("[" in parts.netloc or "]" in parts.netloc) and not _BRACKETED.fullmatch(parts.netloc):
-        raise InvalidURL(f"{masked(url)!r}: brackets may stand around an IPv6 address only")
+        raise InvalidURL(f"{_obscured(url)!r}: brackets may stand around an IPv6 address only")
     if scheme == "http+unix":
         return _unix_target(parts.netloc, parts.path, parts.query, url)
     host = _host(parts.hostname or "", url)
     if port == 0:
-        raise InvalidURL(f"{masked(url)!r}: port 0 cannot be connected to")
+        raise InvalidURL(f"{_obscured(url)!r}: port 0 cannot be connected to")
     # A zone means something on this machine only: the server is not told (RFC 6874, section 4).
     told, _, _ = host.partition("%")
     shown_host = f"[{host.replace('%', '%25')}]" if ":" in host else host
@@ -112,7 +116,7 @@ def parse_url(url: str) -> Target:
 def _unix_target(netloc: str, path: str, query: str, url: str) -> Target:
     socket_path = unquote(netloc)
     if not socket_path or "\0" in socket_path or "@" in netloc:
-        raise InvalidURL(f"{masked(url)!r}: the host is to be the quoted path of a Unix socket, as %2Frun%2Fx.sock")
+        raise InvalidURL(f"{_obscured(url)!r}: the host is to be the quoted path of a Unix socket, as %2Frun%2Fx.sock")
     path = _without_dots(requote(path)) or "/"
     query = requote(query)
     return Target(
@@ -141,10 +145,11 @@ def absolute_url(base: str, reference: str) -> str:
     Raises:
         InvalidURL: it has a control character in it, or cannot be taken apart.
     """
-    reference = reference.lstrip()
+    # Not what Unicode calls white space besides: to others "\u3000//host/" is a path, and names no host.
+    reference = reference.lstrip(" \t\n\r\f\v")
     # Before `urljoin`, which drops tabs and newlines in silence as urlsplit does: see `parse_url`.
     if _CONTROLS.search(reference):
-        raise InvalidURL(f"{masked(reference)!r} has a control character in it; nothing was sent there")
+        raise InvalidURL(f"{_obscured(reference)!r} has a control character in it; nothing was sent there")
     scheme, _, rest = base.partition("://")
     # Not `urljoin` for what has a scheme: it knows nothing of Unix sockets.
     if reference.partition("://")[0].lower() in DEFAULT_PORTS:
@@ -154,17 +159,27 @@ def absolute_url(base: str, reference: str) -> str:
             return scheme + urljoin(f"http://{rest}", reference).removeprefix("http")
         return urljoin(base, reference)
     except ValueError as error:
-        raise InvalidURL(f"{masked(reference)!r}: {error}; nothing was sent there") from error
+        raise _unreadable(reference, error) from None
 
 
 def add_params(url: str, params: ParamTypes) -> str:
-    """`url` with `params` behind its query."""
-    encoded = encode_pairs(params)
-    if not encoded:
-        return url
+    """`url` with `params` behind its query.
+
+    Raises:
+        InvalidURL: they cannot be written in UTF-8.
+    """
     before, hash_sign, fragment = url.partition("#")
-    separator = "" if before.endswith(("?", "&")) else "&" if "?" in before else "?"
-    return f"{before}{separator}{encoded}{hash_sign}{fragment}"
+    path, _, query = before.partition("?")
+    try:
+        encoded = encode_pairs(params)
+        if not encoded:
+            return url
+        # Each by itself: a lone "%" in one would have every "%" of the other quoted as well.
+        query, encoded = requote(query), requote(encoded)
+    except UnicodeEncodeError as error:
+        raise InvalidURL(f"{_obscured(url)!r} with its params cannot be written in UTF-8: {error}") from error
+    separator = "&" if query and not query.endswith("&") else ""
+    return f"{path}?{query}{separator}{encoded}{hash_sign}{fragment}"
 
 
 def encode_pairs(data: ParamTypes) -> str:
@@ -187,33 +202,33 @@ def encode_pairs(data: ParamTypes) -> str:
 def _scheme(url: str) -> str:
     match = _SCHEME.match(url)
     if match is None:
-        raise MissingSchema(f"{masked(url)!r} has no scheme; perhaps you meant {masked('https://' + url)!r}?")
+        raise MissingSchema(f"{_obscured(url)!r} has no scheme; perhaps you meant {_obscured('https://' + url)!r}?")
     scheme = match[1].lower()
     if scheme not in DEFAULT_PORTS:
-        raise InvalidSchema(f"{masked(url)!r}: only http and https can be requested, not {scheme!r}")
+        raise InvalidSchema(f"{_obscured(url)!r}: only http and https can be requested, not {scheme!r}")
     return scheme
 
 
 def _host(host: str, url: str) -> str:
     if not host:
-        raise InvalidURL(f"{masked(url)!r} has no host")
+        raise InvalidURL(f"{_obscured(url)!r} has no host")
     if ":" in host:
         address, percent, zone = host.partition("%")
         try:
             ipaddress.IPv6Address(address)
         except ValueError as error:
-            raise InvalidURL(f"{masked(url)!r}: {error}") from error
+            raise InvalidURL(f"{_obscured(url)!r}: {error}") from error
         zone = zone.removeprefix("25")
         if percent and not _ZONE.fullmatch(zone):
-            raise InvalidURL(f"{masked(url)!r}: {zone!r} is no zone of an address")
+            raise InvalidURL(f"{_obscured(url)!r}: {zone!r} is no zone of an address")
         return f"{address}%{zone}" if percent else address
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as error:
-            raise InvalidURL(f"{masked(url)!r}: the host is no valid international name: {error}") from error
+            raise InvalidURL(f"{_obscured(url)!r}: the host is no valid international name: {error}") from error
     if not _LABEL_BYTES.fullmatch(host) or host.startswith((".", "*")) or ".." in host:
-        raise InvalidURL(f"{masked(url)!r}: {host!r} is no host name")
+        raise InvalidURL(f"{_obscured(url)!r}: {host!r} is no host name")
     return host
 
 
@@ -256,5 +271,20 @@ def _without_dots(path: str) -> str:
 
 
 def masked(url: str) -> str:
-    """For a message: a password is not to be seen."""
-    return re.sub(r"//[^/]*@", "//***@", url)
+    """For a message: a password is not to be seen, not in a URL without "//" either."""
+    return re.sub(r"(^|//)[^/]*@", r"\1***@", url)
+
+
+def _obscured(url: str) -> str:
+    """The same for a URL that is refused: a password with a "/" in it, which should be quoted, looks like a path."""
+    return re.sub(r"^([A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+
+
+def _unreadable(url: str, error: ValueError) -> InvalidURL:
+    """What `urllib.parse` says of it shows pieces of it: not where one may be of a password."""
+    if "@" not in url:
+        return InvalidURL(f"{url!r}: {error}")
+    return InvalidURL(
+        f"{_obscured(url)!r}: its host or port cannot be read; a user and a password are to be quoted, as "
+        "urllib.parse.quote(..., safe='') does it"
+    )

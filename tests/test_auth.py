@@ -780,6 +780,18 @@ def test_another_origin_does_not_say_the_next_nonce() -> None:
     assert 'nonce="1"' in header
 
 
+@pytest.mark.parametrize(
+    "field", ["=n, nextnonce=2", ",", "=", 'nextnonce="2\x01"', "nextnonce=2, a=\x1b", "nextnonce="]
+)
+def test_what_tells_no_next_nonce_that_can_be_sent_changes_nothing(field: str) -> None:
+    auth = HTTPDigestAuth("a", "b")
+    script = Script((401, {"WWW-Authenticate": offer("MD5", "1")}), (200, {"Authentication-Info": field}))
+    assert perform(script, auth, "GET", "http://host.example/").status_code == 200
+    header = auth.build_digest_header("GET", "http://host.example/")
+    assert header is not None
+    assert 'nonce="1"' in header
+
+
 def test_a_redirect_on_the_same_origin_is_answered() -> None:
     challenge = {"WWW-Authenticate": 'Digest realm="r", nonce="1"'}
     script = Script((302, {}), (401, challenge), (200, {}))
@@ -930,6 +942,8 @@ def test_the_strongest_that_we_know_is_answered(offers: list[str], expected: str
         (401, offer("MD5", "1", ', qop="auth-conf"')),
         (401, 'Digest realm="r"'),
         (401, 'Digest realm="r", nonce=""'),
+        (401, offer("MD5", "1\x01")),  # what cannot be sent back
+        (401, offer("MD5", "1", ', opaque="\x7f"')),
         (200, offer("MD5", "1")),
         (403, offer("MD5", "1")),
         (302, offer("MD5", "1")),

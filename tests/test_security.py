@@ -95,6 +95,14 @@ def test_a_method_cannot_add_a_line(server: AppServer, session: Session, evil: s
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("method", ["po\u017ft", "opt\u0131ons", "\ufb01le"])
+def test_a_method_does_not_become_another(server: AppServer, session: Session, method: str) -> None:
+    """In upper case: POST, OPTIONS, FILE."""
+    with pytest.raises(InvalidHeader, match="nothing was sent"):
+        session.request(method, server.url)
+    assert server.connections == 0
+
+
 @pytest.mark.parametrize("evil", BREAKING)
 @pytest.mark.parametrize("where", ["path", "query", "fragment", "user", "url of a prepared request", "base_url"])
 def test_a_target_cannot_add_a_line(server: AppServer, session: Session, evil: str, where: str) -> None:

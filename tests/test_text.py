@@ -56,7 +56,21 @@ def test_else_what_does_not_fit_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
     assert decode(b"abc\xff", None) == "abc\ufffd"
 
 
-@pytest.mark.parametrize("name", ["hex", "idna", "no-such-thing", "zlib", "utf\0-8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hex",
+        "idna",
+        "no-such-thing",
+        "zlib",
+        "utf\0-8",
+        "rot13",
+        "undefined",
+        "punycode",
+        "Unicode_Escape",
+        "raw_unicode_escape",
+    ],
+)
 def test_what_is_no_charset_is_not_used_as_one(name: str) -> None:
     assert known_codec(name) is None
     assert decode(SAMPLE.encode(), name) == SAMPLE
@@ -68,6 +82,24 @@ def test_characters_are_not_cut(size: int) -> None:
     pieces = [content[start : start + size] for start in range(0, len(content), size)]
     assert "".join(decode_pieces(pieces, "utf-8")) == SAMPLE
     assert list(decode_pieces(pieces, None)) == pieces, "bytes, as in `requests`, if nobody says what they are"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "UTF16", "utf_32", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_in_pieces_the_byte_order_is_what_it_is_in_the_whole(codec: str, marked: bool, size: int) -> None:
+    """Python's incremental decoders raise without a mark."""
+    content = SAMPLE.encode(codec)
+    if not marked:
+        content = content.removeprefix("".encode(codec))
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+    assert "".join(decode_pieces(pieces, codec)) == decode(content, codec) == SAMPLE
+
+
+def test_what_is_shorter_than_a_mark_is_not_lost() -> None:
+    assert "".join(decode_pieces([b"a", b"\0"], "utf-16")) == decode(b"a\0", "utf-16")
+    assert "".join(decode_pieces([b"\xff"], "utf-16")) == "\ufffd"
+    assert "".join(decode_pieces([], "utf-32")) == ""
 
 
 def test_half_a_character_at_the_end_is_not_lost() -> None:

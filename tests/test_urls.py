@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncflow import InvalidSchema, InvalidURL, MissingSchema
-from syncflow.urls import Target, add_params, encode_pairs, parse_url
+from syncflow.urls import Target, absolute_url, add_params, encode_pairs, parse_url
 
 AS_REQUESTS = """
 http://example.com
@@ -235,6 +237,10 @@ def test_the_host_is_what_stands_behind_the_last_at_sign(url: str, userinfo: tup
         "http://xn--ä.com/",
         "http://evil.example\uff0f.example.com/",
         "http://\u200b.com/",
+        "http://example.com/\udcff",
+        "http://example.com/?q=\udcff",
+        "http://example.com/#\ud800",
+        "http://user\udcff@example.com/",
     ],
 )
 def test_a_url_that_cannot_be_understood_or_in_two_ways_is_refused(url: str) -> None:
@@ -270,12 +276,21 @@ def test_only_http_and_https_can_be_requested(url: str) -> None:
         "ftp://me:hunter2@h/",
         "//me:hunter2@h",
         "http://me:hun@hunter2@ho st/",
+        # Without "//", and not quoted as it should be.
+        "me:hunter2@example.com/",
+        "http:\\\\me:hunter2@h/",
+        "http://me:x/hunter2@h/",
+        "http://me:hunter2/x@h/",
+        "http://me:hunter2#@h/",
+        "http://me:[hunter2]@h/",
+        "http://me:hunter2]@[::1]/",
+        "http://me:hunter2\uff0f@h/",
     ],
 )
 def test_a_message_does_not_show_the_password(url: str) -> None:
     with pytest.raises((InvalidURL, InvalidSchema, MissingSchema)) as caught:
         parse_url(url)
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
     assert "***@" in str(caught.value)
 
 
@@ -307,6 +322,28 @@ def test_params_are_added_as_requests_does_it(url: str, params: Any) -> None:
     assert theirs is not None
     # requests writes "?x&&a=1" where the query ends in "&": the same to every reader.
     assert ours == theirs.replace("&&", "&")
+
+
+@pytest.mark.parametrize(
+    ("url", "params", "expected"),
+    [
+        ("http://h/a&", {"b": 1}, "http://h/a&?b=1"),
+        ("http://h/?a&", {"b": 1}, "http://h/?a&b=1"),
+        ("http://h/??", {"b": 1}, "http://h/??&b=1"),
+        ("http://h/p?#f?g&", {"b": 1}, "http://h/p?b=1#f?g&"),
+        # A lone "%" is quoted, and with it is not every other.
+        ("http://h/?a=100%", {"b": "ü"}, "http://h/?a=100%25&b=%C3%BC"),
+        ("http://h/?a=%C3%BC", "b=100%", "http://h/?a=%C3%BC&b=100%25"),
+    ],
+)
+def test_params_stand_behind_the_query_and_change_nothing_else(url: str, params: Any, expected: str) -> None:
+    assert parse_url(add_params(url, params)).url == expected
+
+
+@pytest.mark.parametrize("params", [{"a": "\udcff"}, {"\ud800": 1}, "a=\udcff"])
+def test_params_that_cannot_be_written_are_refused(params: Any) -> None:
+    with pytest.raises(InvalidURL, match=r"'http://\*\*\*@h/' with its params cannot be written in UTF-8"):
+        add_params("http://me:word@h/", params)
 
 
 @pytest.mark.parametrize("params", [params for params in PARAMS if params and not isinstance(params, str | bytes)])
@@ -350,3 +387,34 @@ def test_a_unix_socket_in_a_url() -> None:
 def test_what_is_no_unix_socket_is_refused(url: str) -> None:
     with pytest.raises(InvalidURL):
         parse_url(url)
+
+
+# RFC 3986, section 5.4, which has "http:g" for "http:g" where it leaves a choice that browsers do not take.
+DOCUMENT = "http://a/b/c/d;p?q"
+REFERENCES = {
+    "g": "http://a/b/c/g", "./g": "http://a/b/c/g", "g/": "http://a/b/c/g/", "/g": "http://a/g", "//g": "http://g",
+    "?y": "http://a/b/c/d;p?y", "g?y": "http://a/b/c/g?y", "#s": "http://a/b/c/d;p?q#s", "g#s": "http://a/b/c/g#s",
+    "g?y#s": "http://a/b/c/g?y#s", ";x": "http://a/b/c/;x", "g;x": "http://a/b/c/g;x", "g;x?y#s": "http://a/b/c/g;x?y#s",
+    "": "http://a/b/c/d;p?q", ".": "http://a/b/c/", "./": "http://a/b/c/", "..": "http://a/b/", "../": "http://a/b/",
+    "../g": "http://a/b/g", "../..": "http://a/", "../../": "http://a/", "../../g": "http://a/g",
+    "../../../g": "http://a/g", "../../../../g": "http://a/g", "/./g": "http://a/g", "/../g": "http://a/g",
+    "g.": "http://a/b/c/g.", ".g": "http://a/b/c/.g", "g..": "http://a/b/c/g..", "..g": "http://a/b/c/..g",
+    "./../g": "http://a/b/g", "./g/.": "http://a/b/c/g/", "g/./h": "http://a/b/c/g/h", "g/../h": "http://a/b/c/h",
+    "g;x=1/./y": "http://a/b/c/g;x=1/y", "g;x=1/../y": "http://a/b/c/y", "g?y/./x": "http://a/b/c/g?y/./x",
+    "g?y/../x": "http://a/b/c/g?y/../x", "g#s/./x": "http://a/b/c/g#s/./x", "g#s/../x": "http://a/b/c/g#s/../x",
+    "http:g": "http://a/b/c/g", "http://g/h": "http://g/h", "https://g": "https://g",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_what_a_reference_means(reference: str) -> None:
+    assert absolute_url(DOCUMENT, reference) == REFERENCES[reference]
+
+
+@pytest.mark.parametrize("space", ["\x85", "\xa0", "\u2003", "\u2028", "\u3000"])
+def test_what_is_white_space_to_unicode_only_is_a_path(space: str) -> None:
+    """A browser goes on with the same host here: nobody is to be sent to another one that it does not see."""
+    target = parse_url(absolute_url("http://a/b", f"{space}//evil.example/"))
+    assert target.host == "a"
+    assert target.path.startswith(f"/{quote(space)}/")
+    assert absolute_url("http://a/b", " \t//g/") == "http://g/"

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
-from syncflow.sse import Decoder
+from syncflow import EventTooLarge
+from syncflow.sse import Decoder, ServerSentEvent
 
 BOM = b"\xef\xbb\xbf"
 
@@ -142,3 +143,42 @@ def splittings(stream: bytes) -> Iterator[list[bytes]]:
     if len(stream) <= SHORT:
         for places in combinations(range(1, len(stream)), 2):
             yield cut(stream, places)
+
+
+# ---------------------------------------------------------------------------------- how much of an event is held
+
+Seen = tuple[list[ServerSentEvent], bool]
+
+
+def limited(pieces: Iterable[bytes], limit: int) -> Seen:
+    """The events, and whether one was too large in the end; what comes after that is not fed."""
+    decoder = Decoder(max_event_size=limit)
+    events: list[ServerSentEvent] = []
+    try:
+        for piece in pieces:
+            events += decoder.feed(piece)
+        decoder.check()
+    except EventTooLarge:
+        return events, True
+    return events, False
+
+
+def allowed(stream: bytes, limit: int) -> Seen:
+    """The same after the rule, line by line: of an event there are held the lines of data, type and ID, each with one
+    end, and beside them the line that comes, whatever it is."""
+    decoder = Decoder()
+    decoder.feed(BOM)
+    events: list[ServerSentEvent] = []
+    held = 0
+    *lines, unfinished = stream.removeprefix(BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    for line in lines:
+        if held + len(line) > limit:
+            return events, True
+        events += decoder.feed(line + b"\n")
+        if not line:
+            held = 0
+        elif line.split(b":")[0] in (b"data", b"event", b"id"):
+            held += len(line) + 1
+        if held > limit:
+            return events, True
+    return events, held + len(unfinished) > limit

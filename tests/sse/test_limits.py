@@ -13,45 +13,8 @@ from syncflow import EventTooLarge
 from syncflow.settings import MAX_EVENT_SIZE
 from syncflow.sse import Decoder, ServerSentEvent
 
-from .reference import BOM, cut, splittings
+from .reference import BOM, allowed, cut, limited, splittings
 from .strategies import CUTS, REPEATABLE, STREAMS
-
-Seen = tuple[list[ServerSentEvent], bool]
-
-
-def limited(pieces: Iterable[bytes], limit: int) -> Seen:
-    """The events, and whether one was too large in the end; what comes after that is not fed."""
-    decoder = Decoder(max_event_size=limit)
-    events: list[ServerSentEvent] = []
-    try:
-        for piece in pieces:
-            events += decoder.feed(piece)
-        decoder.check()
-    except EventTooLarge:
-        return events, True
-    return events, False
-
-
-def allowed(stream: bytes, limit: int) -> Seen:
-    """The same after the rule, line by line: of an event there are held the lines of data, type and ID, each with one
-    end, and beside them the line that comes, whatever it is."""
-    decoder = Decoder()
-    decoder.feed(BOM)
-    events: list[ServerSentEvent] = []
-    held = 0
-    *lines, unfinished = stream.removeprefix(BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    for line in lines:
-        if held + len(line) > limit:
-            return events, True
-        events += decoder.feed(line + b"\n")
-        if not line:
-            held = 0
-        elif line.split(b":")[0] in (b"data", b"event", b"id"):
-            held += len(line) + 1
-        if held > limit:
-            return events, True
-    return events, held + len(unfinished) > limit
-
 
 # ------------------------------------------------------------------------------------------------- to the byte
 
