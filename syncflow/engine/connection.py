@@ -232,7 +232,9 @@ class Connection:
                 f"{exchange.where}: the server closed a connection that had been idle, as the request was sent on it; "
                 f"it may or may not have been processed: {why}"
             )
-            failure.is_untouched = self.transport.bytes_sent == self._sent_before
+            # Not over TLS: of a block that would block, OpenSSL may have sent a part.
+            is_plain = not isinstance(self.transport, TLSTransport)
+            failure.is_untouched = is_plain and self.transport.bytes_sent == self._sent_before
         else:
             failure = ConnectionError(f"{exchange.where}: the server closed the connection without an answer: {why}")
         return self._fail(exchange, failure, sending or error)
