@@ -1,6 +1,6 @@
 """Links that are slow, faults at interesting bytes, and what the documentation says comes of each.
 
-Knows `docs/reliability-links.md` as a table. Knows nothing of how a task is done.
+Knows `docs/reliability.md` as a table. Knows nothing of how a task is done.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ SILENT_BODY = Outcome((ReadTimeout,), ("body",))
 
 
 def expected(task: Task, fault: Fault) -> Outcome:
-    """As `docs/reliability-links.md` has it."""
+    """As `docs/reliability.md` has it."""
     special = SPECIAL.get(task.name)
     outcome = None if special is None else special(fault)
     if outcome is not None:

@@ -1,6 +1,6 @@
 """Every kind of request over every kind of link: the documented result, and a session that is none the worse for it.
 
-The table is `docs/reliability-links.md`. Each fault comes on one kind of slow link, chosen by a seed; with
+The table is `docs/reliability.md`. Each fault comes on one kind of slow link, chosen by a seed; with
 SYNCFLOW_LINKS=all in the environment on every kind, which takes minutes.
 """
 
