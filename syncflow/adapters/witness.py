@@ -109,6 +109,8 @@ class TryWitness:
     def ended(self, exchange: Exchange) -> None:
         """See `Witness`."""
         if self._is_first_end():
+            if self._status is None and exchange.head is not None:  # aborted, with an answer for which nobody waited
+                self.answered(exchange.head, exchange.elapsed)
             self._tell("response_ended", lambda: self._ended(exchange, is_complete=True))
 
     def failed(self, error: BaseException, exchange: Exchange | None = None) -> None:
@@ -123,6 +125,8 @@ class TryWitness:
         if exchange is not None and self._status is not None and isinstance(error, Cancelled):
             self._tell("response_ended", lambda: self._ended(exchange, is_complete=False))
         else:
+            if exchange is not None and exchange.head is not None:  # it broke while all of it was waited for
+                self.answered(exchange.head, exchange.elapsed)
             self._tell("request_failed", lambda: RequestFailed(*self._head, error, monotonic() - self._begun))
 
     def dropped(self, exchange: Exchange) -> None:

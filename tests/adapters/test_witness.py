@@ -10,11 +10,28 @@ from typing import Any
 
 import pytest
 
-from syncflow import Retry, Session
+from syncflow import ChunkedEncodingError, CircuitBreaker, Retry, Session
 from syncflow.auth import HTTPDigestAuth
 from syncflow.engine.connection import Connection
-from syncflow.testing import AppServer, Receiver, Request, Response, eventually, refused_port
-from syncflow.watching import EVENTS, RequestFailed, RequestStarted, ResponseEnded
+from syncflow.testing import (
+    AppServer,
+    Receiver,
+    Request,
+    Response,
+    early_response,
+    eventually,
+    refused_port,
+    truncated,
+)
+from syncflow.watching import (
+    EVENTS,
+    CircuitChanged,
+    RequestFailed,
+    RequestStarted,
+    ResponseEnded,
+    ResponseStarted,
+    Retrying,
+)
 
 NewSession = Callable[..., Session]
 
@@ -91,6 +108,69 @@ def test_what_is_dropped_when_its_session_is_closed_is_told_by_another(
     (ended,) = recorder.ends
     assert (ended.status, ended.is_complete) == (200, True)
     assert set(recorder.threads) == {threading.current_thread()}
+
+
+def test_what_is_closed_unread_has_ended_then(new_session: NewSession, recorder: Recorder) -> None:
+    """Also when the worker has all of it already: nothing is left to call off."""
+    session = new_session(events=recorder)
+    with AppServer() as server:
+        response = session.get(server.url, stream=True)
+        eventually(lambda: session.stats().idle == 1)
+        assert recorder.ends == []
+        response.close()
+        (ended,) = recorder.ends
+        assert (ended.status, ended.is_complete) == (200, True)
+        response.close()
+        del response
+        session.get(server.url)
+    assert len(recorder.ends) == 2
+
+
+def test_what_is_tried_again_has_ended_before(new_session: NewSession, recorder: Recorder) -> None:
+    answers = [Response(503), Response(200)]
+    retry = Retry(status=1, status_forcelist=[503], backoff_factor=0.0)
+    with AppServer(lambda request: answers.pop(0)) as server:
+        new_session(events=recorder, retries=retry).get(server.url, stream=True).close()
+    told = [(type(record), record.id) for record in recorder.of(ResponseEnded, Retrying, RequestStarted)]
+    first, second = told[0][1], told[-1][1]
+    assert told == [
+        (RequestStarted, first),
+        (ResponseEnded, first),
+        (Retrying, first),
+        (RequestStarted, second),
+        (ResponseEnded, second),
+    ]
+
+
+def kinds(recorder: Recorder) -> list[type]:
+    return [type(record) for record in recorder.of(ResponseStarted, ResponseEnded, RequestFailed)]
+
+
+def test_a_head_is_told_of_also_if_its_body_is_cut(new_session: NewSession, recorder: Recorder) -> None:
+    with truncated() as server, pytest.raises(ChunkedEncodingError):
+        new_session(events=recorder).get(server.url)
+    assert kinds(recorder) == [ResponseStarted, RequestFailed]
+    assert recorder.of(ResponseStarted)[0].status == 200
+
+
+def test_a_body_that_is_cut_is_a_failure_to_the_circuit(new_session: NewSession, recorder: Recorder) -> None:
+    session = new_session(events=recorder, breaker=CircuitBreaker(failures=1))
+    with truncated() as server, pytest.raises(ChunkedEncodingError):
+        session.get(server.url)
+    assert [record.state for record in recorder.of(CircuitChanged)] == ["open"]
+
+
+def test_an_upload_that_is_aborted_with_an_answer_for_which_nobody_waited(
+    new_session: NewSession, recorder: Recorder
+) -> None:
+    session = new_session(events=recorder)
+    with early_response(413, after_bytes=1) as server:
+        upload = session.upload("PUT", server.url)
+        upload.write(b"xx")
+        eventually(lambda: upload._exchange.is_over)
+        upload.abort()
+    assert kinds(recorder) == [ResponseStarted, ResponseEnded]
+    assert [record.status for record in recorder.of(ResponseStarted, ResponseEnded)] == [413, 413]
 
 
 def test_a_connection_that_is_gone_before_it_begins_ends_nothing(
