@@ -48,6 +48,7 @@ def settings(how: str) -> dict[str, Any]:
         return {"retries": 3}
     if how == "opentelemetry":
         from opentelemetry.sdk.trace import TracerProvider
+
         from syncflow.ext.opentelemetry import OpenTelemetry
 
         return {"events": OpenTelemetry(tracer_provider=TracerProvider())}

@@ -6,8 +6,9 @@ watches: then none of this is made.
 An observer is an object with any of the methods in `EVENTS`, each called with one frozen record. They run in the thread
 that makes the request, with no lock held, so what they do takes its time from the request; what they raise is logged
 and otherwise ignored. Each try of a request has an `id` of its own: it begins with `request_started` and ends with
-either `response_ended` or `request_failed`, never both. The end of a response that the program has dropped unread is
-told with the next record of another request, or by `Session.close()`: nobody's code runs in a finalizer.
+either `response_ended` or `request_failed`, never both. The end of one that the program has dropped, as a response
+unread, is told with the next record of any session that is watched, or by the next `Session.close()`: nobody's code
+runs in a finalizer.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "ResponseStarted",
     "Retrying",
     "Watch",
+    "tell_late",
     "watch_for",
 ]
 
@@ -65,9 +67,11 @@ class RequestStarted(Record):
 
     Attributes:
         number: of this try of the request, from 1.
+        resends: requests that the same call has sent before: earlier tries, redirects, answers to challenges.
     """
 
     number: int
+    resends: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +241,20 @@ EVENTS: dict[str, type[Record] | type[CircuitChanged]] = {
 # One for all sessions, so that several of them can have the same observer.
 next_id = itertools.count(1).__next__
 
+# Of what was dropped, and who is to be told: of all sessions, because the one it was of may be closed, and have no next
+# record. Appended to by finalizers, which may hold any lock; a deque needs none.
+_late: deque[tuple[Watch, str, Record]] = deque()
+
+
+def tell_late() -> None:
+    """A thread of the program's, holding nothing. What finalizers have left behind."""
+    while _late:
+        try:
+            watch, event, record = _late.popleft()
+        except IndexError:
+            return  # another thread was quicker
+        watch.tell_one(event, record)
+
 
 class Watch:
     """Who is to be told of what. Any thread."""
@@ -247,8 +265,6 @@ class Watch:
             name: [getattr(observer, name) for observer in observers if callable(getattr(observer, name, None))]
             for name in EVENTS
         }
-        # Of what was dropped: appended to by finalizers, which may hold any lock; a deque needs none.
-        self._late: deque[tuple[str, Record]] = deque()
 
     def wants(self, event: str) -> bool:
         """Whether anybody has a method for it."""
@@ -256,24 +272,16 @@ class Watch:
 
     def tell(self, event: str, record: Record | CircuitChanged) -> None:
         """In the thread that makes the request, holding nothing."""
-        if self._late:
-            self.tell_late()
-        self._tell(event, record)
+        if _late:
+            tell_late()
+        self.tell_one(event, record)
 
     def tell_later(self, event: str, record: Record) -> None:
         """Any thread, at any moment, holding anything: with the next record."""
-        self._late.append((event, record))
+        _late.append((self, event, record))
 
-    def tell_late(self) -> None:
-        """A thread of the program's, holding nothing. What finalizers have left behind."""
-        while self._late:
-            try:
-                event, record = self._late.popleft()
-            except IndexError:
-                return  # another thread was quicker
-            self._tell(event, record)
-
-    def _tell(self, event: str, record: Record | CircuitChanged) -> None:
+    def tell_one(self, event: str, record: Record | CircuitChanged) -> None:
+        """As `tell`, and nothing else first."""
         for method in self._methods[event]:
             try:
                 method(record)

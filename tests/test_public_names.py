@@ -78,6 +78,8 @@ MODULES = {
         "multipart_of",
     },
     "syncflow.downloads": {"Progress", "save"},
+    "syncflow.ext.opentelemetry": {"OpenTelemetry"},
+    "syncflow.ext.prometheus": {"SyncflowCollector"},
     "syncflow.files": {"check_binary", "regular_file", "write_all"},
     "syncflow.models": {"REDIRECT_STATI", "PreparedRequest", "Request", "Response"},
     "syncflow.partials": {"FileBeside", "GivenFile", "OpenedFile", "Sink", "checked_target", "sink_for"},
@@ -167,10 +169,8 @@ def test_the_version_is_a_version() -> None:
 
 
 def test_the_import_brings_in_no_package_that_is_optional() -> None:
-    """`requests` is needed by its adapter only, `rich` by the command line."""
-    code = (
-        "import sys, syncflow; "
-        "print(sorted({'requests', 'urllib3', 'rich', 'brotli', 'zstandard', 'h11'} & set(sys.modules)))"
-    )
+    """`requests` is needed by its adapter only, `rich` by the command line, the last two by `syncflow.ext`."""
+    optional = {"requests", "urllib3", "rich", "brotli", "zstandard", "h11", "opentelemetry", "prometheus_client"}
+    code = f"import sys, syncflow; print(sorted({optional} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ended.stdout.strip() == "[]"

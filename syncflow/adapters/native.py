@@ -25,7 +25,7 @@ from ..responses import Response
 from ..retries import Retry
 from ..routes import CertTypes, ProxyTypes, Route, Trust, VerifyTypes, route_of
 from ..settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
-from ..watching import watch_for
+from ..watching import tell_late, watch_for
 from .trying import Trying
 from .witness import TryWitness
 from .writing import WrittenHead, check_length, send_request, serialize
@@ -153,7 +153,7 @@ class HTTPAdapter(BaseAdapter):
         retry = self.retry
         trying: Trying | None = None
         while True:
-            witness = self._witness(request, route, trying)
+            witness = self._witness(request, route, deadline, trying)
             try:
                 response = self._send_once(request, deadline, route, witness, stream=stream)
             except RequestException as error:
@@ -207,14 +207,16 @@ class HTTPAdapter(BaseAdapter):
         tried again as the policy says, as long as there is none."""
         trying: Trying | None = None
         while True:
-            witness = self._witness(request, route, trying)
+            witness = self._witness(request, route, deadline, trying)
             try:
                 return self._begin(request, deadline, route, witness, is_pushed=True)
             except RequestException as error:
                 trying = trying or Trying(self, request, deadline, route.origin.name)
                 trying.after_error(error, witness)
 
-    def _witness(self, request: PreparedRequest, route: Route, trying: Trying | None) -> TryWitness | None:
+    def _witness(
+        self, request: PreparedRequest, route: Route, deadline: Deadline, trying: Trying | None
+    ) -> TryWitness | None:
         """Of the try that begins. None, as mostly, if nobody wants to know of it."""
         watch, circuits = self.watch, self._circuits
         if watch is None and is_logged():
@@ -222,7 +224,9 @@ class HTTPAdapter(BaseAdapter):
         if watch is None and circuits is None:
             return None
         reset_after = 0.0 if circuits is None else circuits.breaker.reset_after
-        return TryWitness(watch, request, route.origin.name, 1 if trying is None else trying.number, reset_after)
+        resends, deadline.sent = deadline.sent, deadline.sent + 1
+        number = 1 if trying is None else trying.number
+        return TryWitness(watch, request, route.origin.name, number, resends, reset_after)
 
     def _begin(
         self,
@@ -292,7 +296,7 @@ class HTTPAdapter(BaseAdapter):
                     if deadline.cancellation is not None:
                         deadline.cancellation.attend(exchange.fail)
                     if witness is not None:
-                        witness.connected(connection, pooled)
+                        witness.connected(exchange, connection, pooled)
                     return exchange
                 connection.close()  # again, if that was before the pool knew of it
             except BaseException:  # an interrupt: nobody would give it back
@@ -331,8 +335,7 @@ class HTTPAdapter(BaseAdapter):
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
         self._retired = self.closed = True
         self._pool.close()
-        if self.watch is not None:
-            self.watch.tell_late()
+        tell_late()
         for paused in list(self.paused):
             paused.fail(SessionClosed(f"{paused.where}: the session was closed during the request"))
 

@@ -45,11 +45,12 @@ class TryWitness:
         request: what is sent.
         origin: "scheme://host:port".
         number: of the try, from 1.
+        resends: requests that the same call has sent before.
         reset_after: of the circuit breaker, if there is one.
     """
 
     def __init__(
-        self, watch: Watch | None, request: PreparedRequest, origin: str, number: int, reset_after: float
+        self, watch: Watch | None, request: PreparedRequest, origin: str, number: int, resends: int, reset_after: float
     ) -> None:
         # Never changes.
         self._watch = watch
@@ -60,10 +61,11 @@ class TryWitness:
         self.id = next_id()
         # The requesting thread's.
         self._permit: Permit | None = None
+        self._exchange_id = 0  # of the exchange that goes to the server; not the exchange, which has this
         self._status: int | None = None
         # Popped by whoever tells of the end, which is told once: any thread's.
         self._to_end = [None]
-        self._tell("request_started", lambda: RequestStarted(*self._head, number))
+        self._tell("request_started", lambda: RequestStarted(*self._head, number, resends))
 
     @property
     def _head(self) -> tuple[int, PreparedRequest, str]:
@@ -73,8 +75,9 @@ class TryWitness:
         """The circuit lets it pass."""
         self._permit = permit
 
-    def connected(self, connection: Connection, pooled: float) -> None:
+    def connected(self, exchange: Exchange, connection: Connection, pooled: float) -> None:
         """It has a connection, on which nothing was sent for it yet."""
+        self._exchange_id = id(exchange)
         peer, setup = connection.transport.peer, connection.setup
         if connection.uses == 1:  # this one's
             self._tell(
@@ -106,6 +109,8 @@ class TryWitness:
     def ended(self, exchange: Exchange) -> None:
         """See `Witness`."""
         if self._is_first_end():
+            if self._status is None and exchange.head is not None:  # aborted, with an answer for which nobody waited
+                self.answered(exchange.head, exchange.elapsed)
             self._tell("response_ended", lambda: self._ended(exchange, is_complete=True))
 
     def failed(self, error: BaseException, exchange: Exchange | None = None) -> None:
@@ -120,13 +125,22 @@ class TryWitness:
         if exchange is not None and self._status is not None and isinstance(error, Cancelled):
             self._tell("response_ended", lambda: self._ended(exchange, is_complete=False))
         else:
+            if exchange is not None and exchange.head is not None:  # it broke while all of it was waited for
+                self.answered(exchange.head, exchange.elapsed)
             self._tell("request_failed", lambda: RequestFailed(*self._head, error, monotonic() - self._begun))
 
     def dropped(self, exchange: Exchange) -> None:
         """See `Witness`."""
+        if id(exchange) != self._exchange_id or not self._is_first_end():
+            return  # the first: its connection was gone before it began, and another exchange has taken its place
         watch = self._watch
-        if self._is_first_end() and watch is not None and self._status is not None:
+        if watch is None:
+            return
+        if self._status is not None:
             watch.tell_later("response_ended", self._ended(exchange, is_complete=exchange.ended))
+        else:  # as an upload that nobody has finished
+            error = exchange.failure or Cancelled(f"{exchange.where}: the request was dropped before it was answered")
+            watch.tell_later("request_failed", RequestFailed(*self._head, error, monotonic() - self._begun))
 
     # ---------------------------------------------------------------- steps
 

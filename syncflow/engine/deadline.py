@@ -24,10 +24,13 @@ Clock = Callable[[], float]
 class Deadline:
     """The limits of one request and the moment at which all of it must be over.
 
-    Any thread may read it; nothing in it changes.
+    Any thread may read it; nothing in it changes but the count.
+
+    Attributes:
+        sent: tries of requests that were begun under it, counted if somebody watches. The requesting thread's.
     """
 
-    __slots__ = ("at", "clock", "started", "timeouts")
+    __slots__ = ("at", "clock", "sent", "started", "timeouts")
 
     # Whoever waits for the request attends it. Most requests have none: what they return is closed instead.
     cancellation: Cancellation | None = None
@@ -36,6 +39,7 @@ class Deadline:
         self.timeouts = timeouts
         self.clock = clock
         self.started = clock()
+        self.sent = 0
         self.at = None if timeouts.total is None else self.started + timeouts.total
 
     def check(self, where: str, phase: str) -> None:
