@@ -60,6 +60,12 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         breaker: when requests to an origin that has failed too often are not sent; None is never.
         events: an object, or a list of them, with any of the methods in `syncflow.watching.EVENTS`, which are told what
             happens to requests.
+        max_buffered: bytes that may wait in the buffers of all connections together, at least 64 KiB; None is no limit
+            but the watermarks of each. As it is used up, connections get lower watermarks; none is stopped. Whatever is
+            left, a connection may hold 4 KiB in each direction, 4 KiB that wait for company (see `upload`), and a piece
+            that `try_write` takes whole. Counts what `stats()` calls buffered: upgraded connections too, but not what
+            is left of a complete answer, nor what the kernel holds; and not `streams.connect`, nor adapters that are
+            mounted, which have their own.
         base_url: what relative URLs are resolved against (RFC 3986, section 5).
         ssl_context: for TLS, in place of the one that `verify=True` makes.
         assert_fingerprint: SHA-256 that the server's certificate must have, in hexadecimal digits with or without
@@ -98,6 +104,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         retries: Retry | int | None = None,
         breaker: CircuitBreaker | None = None,
         events: Any = None,
+        max_buffered: int | None = None,
         base_url: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         assert_fingerprint: str | None = None,
@@ -125,6 +132,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             max_retries=Retry.of(retries),
             limits=pool,
             watermarks=watermarks,
+            max_buffered=max_buffered,
             network=Network(
                 resolve=dict(resolve or {}),
                 address_filter=address_filter,

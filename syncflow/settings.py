@@ -9,10 +9,13 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["MAX_EVENT_SIZE", "PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"]
+__all__ = ["MAX_EVENT_SIZE", "PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks", "require_bytes"]
 
 # Bytes of one event of a stream, unless the program allows more. Pictures, as image models send them, come to 3 MiB.
 MAX_EVENT_SIZE = 8 << 20
+
+# Bytes. Under this, `max_buffered` would leave nearly every connection with the least that it may hold.
+LEAST_BUDGET = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +124,13 @@ class Watermarks:
                 raise ValueError(
                     f"Watermarks need 0 <= {low} < {high}, not {getattr(self, low)!r} and {getattr(self, high)!r}"
                 )
+
+
+def require_bytes(name: str, value: object, least: int) -> None:
+    """Raise TypeError or ValueError unless `value` is a number of bytes from `least`, or None for no limit."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number of bytes or None, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least} bytes, not {value!r}; None is no limit")

@@ -24,7 +24,7 @@ from ..models import PreparedRequest
 from ..responses import Response
 from ..retries import Retry
 from ..routes import CertTypes, ProxyTypes, Route, Trust, VerifyTypes, route_of
-from ..settings import PoolLimits, Timeouts, TimeoutTypes, Watermarks
+from ..settings import LEAST_BUDGET, PoolLimits, Timeouts, TimeoutTypes, Watermarks, require_bytes
 from ..watching import tell_late, watch_for
 from .trying import Trying
 from .witness import TryWitness
@@ -83,6 +83,7 @@ class HTTPAdapter(BaseAdapter):
         pool_block: as in `requests`; callers wait for a connection in any case.
         limits: of the pool, in place of the first two.
         watermarks: of each connection's buffers.
+        max_buffered: bytes that all connections' buffers may hold together: see `Session`.
         network: how connections are made.
         trust: what is demanded of servers, beyond `verify=`.
         breaker: when an origin is left alone; None is never.
@@ -99,6 +100,7 @@ class HTTPAdapter(BaseAdapter):
         *,
         limits: PoolLimits | None = None,
         watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
+        max_buffered: int | None = None,
         network: Network = Network(),  # noqa: B008  # frozen
         trust: Trust = Trust(),  # noqa: B008  # frozen
         breaker: CircuitBreaker | None = None,
@@ -114,15 +116,17 @@ class HTTPAdapter(BaseAdapter):
         self.watch = watch_for(events, LOG)
         self._circuits = None if breaker is None else Circuits(breaker, time.monotonic)
         self._trust = trust
+        require_bytes("max_buffered", max_buffered, LEAST_BUDGET)
         self._settings = {
             "limits": limits,
             "watermarks": watermarks,
+            "max_buffered": max_buffered,
             "network": network,
             "trust": trust,
             "breaker": breaker,
             "events": events,
         }
-        self._pool = Pool(worker or shared_worker(), limits, watermarks, network)
+        self._pool = Pool(worker or shared_worker(), limits, watermarks, network, max_buffered)
         # Heads that were written before, by all that is in them. Any thread; the worst of a race is a head too many.
         self._heads: dict[tuple[object, ...], WrittenHead] = {}
         # Ways without a proxy that were found before, as the heads.

@@ -144,7 +144,7 @@ class BodyWriter:
     def _send_at_once(self, piece: bytes, size: int) -> int:
         """With the lock held. As `accept`. Not behind gathered pieces, nor the end of the body."""
         sending, remaining = self._sending, self._framing.remaining
-        if not self._is_open or self._gathered or not sending.is_idle or size > sending.outgoing.high:
+        if not self._is_open or self._gathered or not sending.is_idle or size > sending.outgoing.at_once:
             return 0
         if remaining is not None and remaining <= size:
             return 0
@@ -214,9 +214,10 @@ class BodyWriter:
     # ---------------------------------------------------------------- what is gathered
 
     def _begin_gathering(self) -> None:
-        """With the lock held and nothing gathered. What is taken now must fit into the outgoing buffer later, and must
-        not be the end of the body: that one has to be sent as such."""
-        room = min(GATHERED, self._sending.outgoing.room - FRAMING_SLACK)
+        """With the lock held and nothing gathered. What is taken now must fit into the outgoing buffer later, whatever
+        the budget has left by then, and must not be the end of the body: that one has to be sent as such."""
+        outgoing = self._sending.outgoing
+        room = min(GATHERED, outgoing.at_once - FRAMING_SLACK, outgoing.room - FRAMING_SLACK)
         remaining = self._framing.remaining
         self._room = room if remaining is None else min(room, remaining - 1)
         self._gathers_until = monotonic() + PATIENCE

@@ -1,7 +1,8 @@
 """Bounded queues of bytes between a caller and a connection.
 
-Knows pieces and watermarks. Knows nothing of sockets, HTTP or waiting: who fills a buffer, who empties it and who
-waits for either is the business of the transport (outgoing) and of the exchange (incoming).
+Knows pieces and watermarks, and that a budget may lower the watermarks for as long as something is buffered. Knows
+nothing of sockets, HTTP or waiting: who fills a buffer, who empties it and who waits for either is the business of the
+transport (outgoing) and of the exchange (incoming).
 
 Every method is called with the lock of its direction held, which guards every field.
 """
@@ -10,19 +11,36 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from typing import TYPE_CHECKING
+
+from .budget import FLOOR
+
+if TYPE_CHECKING:
+    from .budget import Budget
 
 __all__ = ["BoundedBuffer", "IncomingBuffer", "OutgoingBuffer"]
 
 
 class BoundedBuffer:
-    """What both directions share: a size between two watermarks."""
+    """What both directions share: a size between two watermarks.
 
-    __slots__ = ("high", "low", "size")
+    Args:
+        high: bytes; its own high watermark.
+        low: bytes; its own low watermark.
+        budget: what the buffer shares with others, if it does: then it asks before it is filled (`borrow`), and says
+            when it was emptied (`settle`). In between `high` and `low` are those of its share.
+    """
 
-    def __init__(self, high: int, low: int) -> None:
-        self.high = high
-        self.low = low
+    __slots__ = ("_low", "at_once", "budget", "has_share", "high", "low", "most", "size")
+
+    def __init__(self, high: int, low: int, budget: Budget | None = None) -> None:
+        self.high = self.most = high
+        self.low = self._low = low
         self.size = 0
+        self.budget = budget
+        self.has_share = False
+        # Bytes that an empty buffer holds without having asked.
+        self.at_once = high if budget is None else min(high, FLOOR)
 
     @property
     def room(self) -> int:
@@ -34,14 +52,45 @@ class BoundedBuffer:
         """Whether a writer that had to wait may go on."""
         return self.size <= self.low
 
+    def borrow(self, more: int = 0) -> None:
+        """Where there is a budget. Before bytes come in: have a share of it, which takes `more` bytes at once, whatever
+        is left; nothing happens if it has one that does."""
+        if not self.has_share or self.size + more > self.high:
+            self._ask(self.size + more)
+
+    def settle(self) -> None:
+        """Where there is a budget. Bytes have gone out, or none came in."""
+        if not self.size:
+            self.give_back()
+        elif self.has_share and self.size <= self.low:
+            # Others may need some of it by now, or some has come back. Low it stays: nobody is told of a change.
+            self._ask(4 * self.size)
+
+    def give_back(self) -> None:
+        """It holds nothing any more, or what it holds is nobody's connection's: no more comes in."""
+        if self.has_share and self.budget is not None:
+            self.budget.give_back(self)
+            self.has_share = False
+            self.high, self.low = self.most, self._low
+
+    def detach(self) -> None:
+        """In a forked child: the budget is the parent's, and so may its lock be."""
+        self.budget, self.has_share = None, False
+
+    def _ask(self, least: int) -> None:
+        assert self.budget is not None
+        self.has_share = True  # first: after an interrupt there may be one, and nobody would give it back
+        self.high = self.budget.share(self, self.most, least)
+        self.low = min(self._low, self.high // 4)
+
 
 class OutgoingBuffer(BoundedBuffer):
     """What waits to be sent: memoryviews, each with the count of its bytes that are body and not framing."""
 
     __slots__ = ("_payloads", "_pieces")
 
-    def __init__(self, high: int, low: int) -> None:
-        super().__init__(high, low)
+    def __init__(self, high: int, low: int, budget: Budget | None = None) -> None:
+        super().__init__(high, low, budget)
         self._pieces: deque[memoryview] = deque()
         self._payloads: deque[int] = deque()
 
@@ -84,6 +133,8 @@ class OutgoingBuffer(BoundedBuffer):
         self._pieces.clear()
         self._payloads.clear()
         self.size = 0
+        if self.has_share:
+            self.give_back()
 
 
 class IncomingBuffer(BoundedBuffer):
@@ -91,11 +142,16 @@ class IncomingBuffer(BoundedBuffer):
 
     __slots__ = ("_offset", "_pieces")
 
-    def __init__(self, high: int, low: int) -> None:
-        super().__init__(high, low)
+    def __init__(self, high: int, low: int, budget: Budget | None = None) -> None:
+        super().__init__(high, low, budget)
         self._pieces: deque[bytes] = deque()
         # How much of the first piece has been read.
         self._offset = 0
+
+    def admit(self, most: int) -> int:
+        """Where there is a budget. Of `most` bytes, how many may be received now; there is room."""
+        self.borrow()
+        return min(most, self.room)
 
     def append(self, piece: bytes) -> None:
         """Queue what the parser gave."""
@@ -114,6 +170,8 @@ class IncomingBuffer(BoundedBuffer):
             taken = piece[self._offset : self._offset + most]
             self._offset += most
         self.size -= len(taken)
+        if self.has_share:
+            self.settle()
         return taken
 
     def take_all(self) -> list[bytes]:
@@ -124,6 +182,8 @@ class IncomingBuffer(BoundedBuffer):
         pieces = list(self._pieces)
         self._pieces.clear()
         self.size = 0
+        if self.has_share:
+            self.give_back()
         return pieces
 
     def clear(self) -> None:
@@ -131,3 +191,5 @@ class IncomingBuffer(BoundedBuffer):
         self._pieces.clear()
         self._offset = 0
         self.size = 0
+        if self.has_share:
+            self.give_back()

@@ -16,6 +16,7 @@ from typing import Final
 
 from ..exceptions import Cancelled, ReadTimeout, RequestException
 from ..settings import Watermarks
+from .budget import Budget
 from .deadline import Deadline
 from .stall import Stall
 from .stream_life import StreamLife, broken
@@ -41,12 +42,18 @@ class ByteStream(StreamLife):
         watermarks: for what is received.
         deadline: of the stream's whole life.
         left: any thread, without a lock: called when the stream ends, at least once.
+        budget: that the buffer for what is received shares with others, if it does.
     """
 
     def __init__(
-        self, transport: Transport, watermarks: Watermarks, deadline: Deadline, left: Callable[[], None] | None = None
+        self,
+        transport: Transport,
+        watermarks: Watermarks,
+        deadline: Deadline,
+        left: Callable[[], None] | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        super().__init__(transport, watermarks, deadline, left)
+        super().__init__(transport, watermarks, deadline, left, budget)
         # Guarded by the writer's turn.
         self._accepted = 0  # bytes that a write was given
         self._is_shut_down = False  # for writing
@@ -233,7 +240,7 @@ class ByteStream(StreamLife):
     @property
     def high_watermark(self) -> int:
         """Of the outgoing buffer, in bytes."""
-        return self.transport.outgoing.high
+        return self.transport.outgoing.most
 
     @property
     def buffered(self) -> int:
@@ -261,10 +268,15 @@ class ByteStream(StreamLife):
 
     def _receive(self, most: int) -> int:
         """With the lock held and no failure yet."""
+        is_shared = self.incoming.budget is not None
+        if is_shared:
+            most = self.incoming.admit(most)
         try:
             data = self.transport.receive(most)
         except OSError as error:
             return self._lost(error)
+        if is_shared and not data:
+            self.incoming.settle()
         if data is None:
             return NOTHING
         if data:
@@ -281,6 +293,8 @@ class ByteStream(StreamLife):
         return MOVED
 
     def _accept(self, data: bytes) -> None:
+        if self.incoming.budget is not None:
+            self.incoming.borrow(len(data))  # what had come with a head is here, whatever is left
         self.incoming.append(data)
         self.bytes_received += len(data)
         if self.incoming.room <= 0:
@@ -291,6 +305,7 @@ class ByteStream(StreamLife):
         if self._failure is None:
             self._failure = self._located(broken(self.where, self.transport.send_error or error), "body")
         self.transport.set_reading(False)
+        self.incoming.give_back()  # no more comes
         return LOST
 
     # ---------------------------------------------------------------- the end

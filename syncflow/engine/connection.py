@@ -13,6 +13,7 @@ from ..exceptions import ChunkedEncodingError, ConnectionError, ProtocolError, R
 from ..http1 import IncompleteMessage, MalformedMessage, ResponseParser
 from ..settings import Watermarks
 from .accounts import Usage
+from .budget import Budget
 from .exchange import Exchange, Outcome, StaleConnection
 from .tls import TLSTransport
 from .transport import Transport
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .origin import Origin
     from .timings import Setup
 
-__all__ = ["Connection", "Home"]
+__all__ = ["Connection", "Home", "SharingConnection"]
 
 # What the worker asks the kernel for at once.
 RECEIVE_SIZE = 65536
@@ -52,15 +53,25 @@ class Connection:
         transport: connected; TLS is set up.
         setup: how long each step of that took.
         watermarks: for what is received.
+        budget: that the buffers for it share with others, if they do: see `SharingConnection`.
     """
 
-    def __init__(self, home: Home, origin: Origin, transport: Transport, setup: Setup, watermarks: Watermarks) -> None:
+    def __init__(
+        self,
+        home: Home,
+        origin: Origin,
+        transport: Transport,
+        setup: Setup,
+        watermarks: Watermarks,
+        budget: Budget | None = None,
+    ) -> None:
         # Never changes.
         self.home = home
         self.origin = origin
         self.transport = transport
         self.setup = setup
         self.watermarks = watermarks
+        self.budget = budget
         self.sends_files = not isinstance(transport, TLSTransport)
         # Guarded by transport.receiving.
         self._parser = ResponseParser()
@@ -130,7 +141,7 @@ class Connection:
         """
         from .bytestream import ByteStream  # late: few programs need it
 
-        stream = ByteStream(self.transport, self.watermarks, deadline, lambda: self.home.discard(self))
+        stream = ByteStream(self.transport, self.watermarks, deadline, lambda: self.home.discard(self), self.budget)
         try:
             with self.transport.receiving:
                 if self._stream is not None and not self._stream.is_over:
@@ -292,6 +303,7 @@ class Connection:
                 exchange.lost(
                     ConnectionError(f"{exchange.where}: the connection was closed before its answer was complete")
                 )
+                exchange.incoming.give_back()
                 self.transport.arrived.notify_all()
         if stream is not None:
             stream.fail(ConnectionError(f"{stream.where}: the connection was closed"))
@@ -318,6 +330,7 @@ class Connection:
             stream = self._stream
             if exchange is not None:
                 exchange.lost(worker_failed(exchange.where, error))
+                exchange.incoming.give_back()
                 self.transport.arrived.notify_all()
         if stream is not None:
             stream.on_lost(error)
@@ -328,7 +341,25 @@ class Connection:
         exchange, self._exchange = self._exchange, None
         if self._stream is not None:
             self._stream.on_fork()
+        if exchange is not None:
+            exchange.incoming.detach()
         if exchange is not None and not exchange.is_over:
             exchange.failure = exchange.failure or ConnectionError(
                 f"{exchange.where}: this response belongs to the parent process; make the request again after fork()"
             )
+
+
+class SharingConnection(Connection):
+    """One whose buffers share a budget. A class of its own, so that it costs the others nothing."""
+
+    def receive(self, exchange: Exchange | None, most: int) -> int:
+        if exchange is None or exchange is not self._exchange:
+            return super().receive(exchange, most)
+        try:
+            return super().receive(exchange, exchange.incoming.admit(most))
+        finally:
+            # Of an answer that is over, what is left is its Response's, and its connection may be another's.
+            if self._exchange is exchange:
+                exchange.incoming.settle()
+            else:
+                exchange.incoming.give_back()

@@ -15,6 +15,7 @@ import ssl
 from ..exceptions import InvalidProxyURL, InvalidSchema, ProxyError, RequestException, SSLError
 from ..settings import Watermarks
 from .attempt import Attempt
+from .budget import Budget
 from .conversation import Conversation
 from .deadline import Deadline
 from .memory_tls import MemoryTLS, SocketTLS
@@ -46,6 +47,7 @@ class Dial(SettingUp):
         deadline: of the request for which it is done.
         watermarks: of the transport.
         network: how to connect.
+        budget: that the transport's outgoing buffer shares with others, if it does.
         ends_each_way: whether TLS is to be such that its two directions end each on its own (`SocketTLS`); a plain
             socket's do. It is asked of the last layer, and one inside another is so in any case.
     """
@@ -57,6 +59,7 @@ class Dial(SettingUp):
         deadline: Deadline,
         watermarks: Watermarks,
         network: Network = DEFAULT_NETWORK,
+        budget: Budget | None = None,
         *,
         ends_each_way: bool = False,
     ) -> None:
@@ -65,6 +68,7 @@ class Dial(SettingUp):
         self.network = network
         self._ends_each_way = ends_each_way
         self._watermarks = watermarks
+        self._budget = budget
 
     def run(self) -> tuple[Transport, Setup]:
         """Caller. All of it.
@@ -213,8 +217,8 @@ class Dial(SettingUp):
 
     def _wrapped(self, sock: socket.socket) -> Transport:
         if isinstance(sock, ssl.SSLSocket | MemoryTLS):
-            return TLSTransport(self.worker, sock, self.origin.where, self._watermarks)
-        return Transport(self.worker, sock, self.origin.where, self._watermarks)
+            return TLSTransport(self.worker, sock, self.origin.where, self._watermarks, self._budget)
+        return Transport(self.worker, sock, self.origin.where, self._watermarks, self._budget)
 
     def _secure(self, attempt: Attempt, context: ssl.SSLContext, early: bytes) -> None:
         try:

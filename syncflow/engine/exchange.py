@@ -123,7 +123,8 @@ class Exchange:
         self._sent_at: float | None = None
         self._first_byte_at: float | None = None
         self._ended_at: float | None = None
-        self.incoming = IncomingBuffer(connection.watermarks.receive_high, connection.watermarks.receive_low)
+        marks = connection.watermarks
+        self.incoming = IncomingBuffer(marks.receive_high, marks.receive_low, connection.budget)
         self.head: Head | None = None
         self.trailers: list[tuple[str, str]] = []
         self.bytes_received = 0
@@ -211,7 +212,7 @@ class Exchange:
     @property
     def high_watermark(self) -> int:
         """Of the outgoing buffer, in bytes."""
-        return self._connection.transport.outgoing.high
+        return self._connection.transport.outgoing.most
 
     @property
     def bytes_sent(self) -> int:
@@ -429,6 +430,7 @@ class Exchange:
                 if not isinstance(error, RequestException) or error.request is not None:
                     error = Cancelled(f"{self.where}: interrupted by {type(error).__name__}")
                 self.failure = self.locate(error, "body" if self.head else "head")
+            self.incoming.give_back()  # an interrupt may have come before that
         self._connection.close()
 
     def fail_from_finalizer(self) -> None:

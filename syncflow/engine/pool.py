@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from ..exceptions import Cancelled, PoolTimeout, RequestException, SessionClosed
 from ..settings import PoolLimits, Watermarks
 from .accounts import Accounts, Usage
-from .connection import Connection
+from .budget import Budget
+from .connection import Connection, SharingConnection
 from .deadline import Deadline
 from .dialer import Dial
 from .ledger import Ledger, Ticket, Verdict
@@ -37,21 +38,30 @@ class Pool:
         limits: how many, and how long they are kept.
         watermarks: of their buffers.
         network: how they are made.
+        max_buffered: bytes that all buffers may hold together; None is no limit.
     """
 
     def __init__(
-        self, worker: Worker, limits: PoolLimits, watermarks: Watermarks, network: Network = DEFAULT_NETWORK
+        self,
+        worker: Worker,
+        limits: PoolLimits,
+        watermarks: Watermarks,
+        network: Network = DEFAULT_NETWORK,
+        max_buffered: int | None = None,
     ) -> None:
         # Never changes.
         self.worker = worker
         self.limits = limits
         self.watermarks = watermarks
         self.network = network
+        self._max_buffered = max_buffered
         self._closed = False  # to new requests
         self._begin()
         _pools.add(self)
 
     def _begin(self) -> None:
+        # Never changes, but in a forked child.
+        self.budget = None if self._max_buffered is None else Budget(self._max_buffered)
         # Guarded by _lock, which comes before any lock of a connection and is never held while one is taken.
         self._lock = threading.Lock()
         self._ledger = Ledger(self.limits)
@@ -153,7 +163,7 @@ class Pool:
 
     def _open_connection(self, origin: Origin, deadline: Deadline) -> Connection:
         """The caller was granted a place: set the connection up, or give the place back."""
-        dial = Dial(self.worker, origin, deadline, self.watermarks, self.network)
+        dial = Dial(self.worker, origin, deadline, self.watermarks, self.network, self.budget)
         try:
             with self._lock:
                 self._check_open(origin)
@@ -166,7 +176,8 @@ class Pool:
             if isinstance(error, RequestException):
                 self._give_place_back(origin, failed=not isinstance(error, SessionClosed | Cancelled))
             raise
-        connection = Connection(self, origin, transport, setup, self.watermarks)
+        kind = Connection if self.budget is None else SharingConnection
+        connection = kind(self, origin, transport, setup, self.watermarks, self.budget)
         try:
             connection.open()
             with self._lock:

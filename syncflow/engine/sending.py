@@ -19,6 +19,7 @@ from time import monotonic
 
 from ..exceptions import WriteTimeout
 from ..settings import Watermarks
+from .budget import Budget
 from .buffers import OutgoingBuffer
 from .deadline import Deadline
 from .kernel import unacknowledged
@@ -52,10 +53,13 @@ class SendingSide(abc.ABC):
         sock: connected and non-blocking.
         where: "host:port", for messages.
         watermarks: of the outgoing buffer.
+        budget: that it shares with others, if it does.
         lock: of this direction.
     """
 
-    def __init__(self, sock: socket.socket, where: str, watermarks: Watermarks, lock: OwnedLock) -> None:
+    def __init__(
+        self, sock: socket.socket, where: str, watermarks: Watermarks, budget: Budget | None, lock: OwnedLock
+    ) -> None:
         # Never changes.
         self.where = where
         self._sock = sock
@@ -64,7 +68,7 @@ class SendingSide(abc.ABC):
         self.sending = lock
         self.left = Condition(lock)
         self._writers = 0  # how many wait on `left`
-        self.outgoing = OutgoingBuffer(watermarks.high, watermarks.low)
+        self.outgoing = OutgoingBuffer(watermarks.high, watermarks.low, budget)
         self._blocked = False  # the kernel took no more; the worker watches for room
         self._in_file_call = False  # a caller is in os.sendfile, without the lock: do not close the socket
         self.may_send = False  # a message is under way and nobody has stopped it; read without the lock as a hint
@@ -145,7 +149,7 @@ class SendingSide(abc.ABC):
         with self.sending:
             if not self.may_send:
                 return False
-            self._offer(pieces)
+            self._offer(pieces, whole=True)
             for view, payload in pieces:  # a few bytes of framing, when the kernel took next to nothing
                 out.append(memoryview(bytes(view)), payload)
             self._ended = last
@@ -288,6 +292,8 @@ class SendingSide(abc.ABC):
                     self.last_sent = monotonic()
                 else:
                     self._blocked = False
+                if out.has_share:
+                    out.settle()  # before anybody is woken who looks at the watermarks
                 if out.is_low and (self._was_full or not self._blocked):
                     self._was_full = False
                     self.drained += 1
@@ -313,11 +319,13 @@ class SendingSide(abc.ABC):
         self._was_full |= is_full
         return is_full
 
-    def _offer(self, pieces: list[Piece]) -> None:
+    def _offer(self, pieces: list[Piece], *, whole: bool = False) -> None:
         """With the sending lock held. Let the kernel take what it will, then queue what fits; drops both from
-        `pieces`."""
+        `pieces`. If `whole`, all of them fit."""
         if not self._blocked and not self.outgoing.size:
             self._send_now(pieces)
+        if pieces and self.outgoing.budget is not None:
+            self.outgoing.borrow(sum(len(view) for view, _ in pieces) if whole else 0)
         while pieces and self.outgoing.room > 0:  # `try_write` may have gone a few bytes of framing over it
             view, payload = pieces[0]
             part = view[: self.outgoing.room]

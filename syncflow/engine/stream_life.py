@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from ..exceptions import Cancelled, ConnectionError, RequestException
 from ..settings import Watermarks
+from .budget import Budget
 from .buffers import IncomingBuffer
 from .deadline import Deadline
 from .transport import Transport
@@ -30,7 +31,12 @@ class StreamLife:
     """What a `ByteStream` is built on; its arguments are described there."""
 
     def __init__(
-        self, transport: Transport, watermarks: Watermarks, deadline: Deadline, left: Callable[[], None] | None
+        self,
+        transport: Transport,
+        watermarks: Watermarks,
+        deadline: Deadline,
+        left: Callable[[], None] | None,
+        budget: Budget | None,
     ) -> None:
         # Never changes.
         self.transport = transport
@@ -38,7 +44,7 @@ class StreamLife:
         self._left = left
         self._lock = transport.receiving
         # Guarded by _lock.
-        self.incoming = IncomingBuffer(watermarks.receive_high, watermarks.receive_low)
+        self.incoming = IncomingBuffer(watermarks.receive_high, watermarks.receive_low, budget)
         self.bytes_received = 0
         self._has_ended = False  # the peer has said that it sends no more
         self._failure: RequestException | None = None
@@ -90,12 +96,14 @@ class StreamLife:
         with self._lock:
             if self._failure is None:
                 self._failure = self._located(worker_failed(self.where, error), "body")
+            self.incoming.give_back()
         self._is_settled = True
         self._writers.end()
         self._readers.end()
 
     def on_fork(self) -> None:
         """In a forked child, which has one thread: no lock is needed. The parent goes on with the stream."""
+        self.incoming.detach()
         if self._failure is None:
             self._failure = ConnectionError(
                 f"{self.where}: this stream belongs to the parent process; connect again after fork()"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import certifi
 
 from ..settings import Watermarks
+from .budget import Budget
 from .locks import OwnedLock
 from .sending import Piece
 from .transport import Transport
@@ -106,8 +107,15 @@ class TLSTransport(Transport):
 
     _sock: ssl.SSLSocket | MemoryTLS
 
-    def __init__(self, worker: Worker, sock: ssl.SSLSocket | MemoryTLS, where: str, watermarks: Watermarks) -> None:
-        super().__init__(worker, sock, where, watermarks)
+    def __init__(
+        self,
+        worker: Worker,
+        sock: ssl.SSLSocket | MemoryTLS,
+        where: str,
+        watermarks: Watermarks,
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__(worker, sock, where, watermarks, budget)
         # Guarded by the lock.
         self._met: OSError | None = None  # by a receive that had something to give
         guard(self.receiving)
@@ -123,6 +131,9 @@ class TLSTransport(Transport):
             return 0
 
     def _send_now(self, pieces: list[Piece]) -> None:
+        out = self.outgoing
+        if out.budget is not None:
+            out.borrow()  # ahead of the sending: a block that is refused must be kept, and be kept whole
         while pieces:
             block, payload = self._next_block(pieces)
             try:
@@ -132,12 +143,15 @@ class TLSTransport(Transport):
                 self._sending_failed(error)
                 return
             if not sent:
-                pieces.insert(0, (block, payload))
+                # Here and now: a shorter one, after the lock was released, OpenSSL would not take for the same.
+                out.append(block if type(block.obj) is bytes else memoryview(bytes(block)), payload)
                 self._block()
                 return
             self.payload_sent += payload
             self.bytes_sent += sent
             self.last_sent = monotonic()
+        if out.budget is not None:
+            out.settle()
 
     def _next_block(self, pieces: list[Piece]) -> Piece:
         """Cut or join the next bytes to one block that the buffer can hold whole, should it be refused.

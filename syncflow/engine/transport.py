@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Protocol
 
 from ..settings import Watermarks
+from .budget import Budget
 from .deadline import Deadline
 from .kernel import received
 from .locks import Condition, OwnedLock, nap, new_lock, ownership
@@ -57,9 +58,12 @@ class Transport(SendingSide):
         sock: connected and non-blocking; the transport closes it.
         where: "host:port", for messages.
         watermarks: of the outgoing buffer.
+        budget: that it shares with others, if it does.
     """
 
-    def __init__(self, worker: Worker, sock: socket.socket, where: str, watermarks: Watermarks) -> None:
+    def __init__(
+        self, worker: Worker, sock: socket.socket, where: str, watermarks: Watermarks, budget: Budget | None = None
+    ) -> None:
         # The receiving direction's lock, and the Condition on it. It guards all that follows, and the owner's parser
         # and incoming buffer. (The lock itself, because entering a Condition costs two calls.)
         self.receiving = new_lock()
@@ -70,7 +74,7 @@ class Transport(SendingSide):
         self._in_wait = False  # a caller waits for the socket, without the lock: do not close it
         self.last_received = 0.0  # when the peer last sent any
         self.bytes_received = 0  # since the connection began
-        super().__init__(sock, where, watermarks, self._sending_lock())
+        super().__init__(sock, where, watermarks, budget, self._sending_lock())
         self._is_ending = False  # nothing more will be written, and the peer is to be told; under the sending lock
         # Set under either direction's lock, before the worker is asked for anything.
         self._known_to_worker = False
@@ -320,6 +324,7 @@ class Transport(SendingSide):
         """In a forked child. Close our copy without a word; the locks may be held by threads that do not exist."""
         self.arrived.forget()
         self.left.forget()
+        self.outgoing.detach()
         self.closed = True
         self.may_send = False
         self._in_file_call = self._in_wait = False
