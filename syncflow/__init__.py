@@ -16,6 +16,7 @@ from .breakers import CircuitBreaker
 from .engine.timings import Timings
 from .exceptions import (
     BodyLengthError,
+    BodyTooLarge,
     Cancelled,
     ChunkedEncodingError,
     CircuitOpen,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BodyLengthError",
+    "BodyTooLarge",
     "Cancelled",
     "CaseInsensitiveDict",
     "ChunkedEncodingError",

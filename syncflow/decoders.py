@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from types import ModuleType
 from typing import Any, Protocol
 
-from .exceptions import DecompressionError
+from .exceptions import BodyTooLarge, DecompressionError
 
 __all__ = ["MOST_CODINGS", "Decoder", "accepted_codings", "decoder_of"]
 
@@ -47,7 +47,7 @@ def accepted_codings() -> str:
     return ", ".join(coding for coding in ("gzip", "deflate", "br", "zstd") if _codec_of(coding) is not None)
 
 
-def decoder_of(content_encoding: str, read: Read, where: str) -> Decoder | None:
+def decoder_of(content_encoding: str, read: Read, where: str, most: int | None = None) -> Decoder | None:
     """What undoes `content_encoding`, the value of that field, its lines joined with commas.
 
     None if there is nothing to decode, or if any coding is not known here: the body is then handed on as it came.
@@ -56,6 +56,7 @@ def decoder_of(content_encoding: str, read: Read, where: str) -> Decoder | None:
         read: gives the next encoded bytes, at most as many as it is asked for, and b"" at the end. What it raises goes
             through as it is.
         where: "host:port", for messages.
+        most: bytes that the body may have when all its codings are undone; None is no limit.
 
     Raises:
         DecompressionError: more than `MOST_CODINGS`.
@@ -77,6 +78,8 @@ def decoder_of(content_encoding: str, read: Read, where: str) -> Decoder | None:
     for coding, make in zip(reversed(codings), reversed(makers), strict=True):
         decoder = Decoder(coding, make(), read, source)
         read = decoder.read
+    if decoder is not None:
+        decoder.most = most
     return decoder
 
 
@@ -92,6 +95,9 @@ class Decoder:
         self._taken = 0  # how much of `_decoded`
         self._has_more = False  # the codec may have something to give before it gets more
         self._failure: DecompressionError | None = None
+        # Bytes that may be given, and how many were.
+        self.most: int | None = None
+        self._given = 0
 
     def read(self, size: int) -> bytes:
         """The next decoded bytes, at least one and at most `size`, which is at least 1; b"" at the end only.
@@ -101,6 +107,7 @@ class Decoder:
 
         Raises:
             DecompressionError: the data is corrupt, or ended before the coding did; again if it is called again.
+            BodyTooLarge: there is more than `most` allows, which has been given; likewise.
         """
         while not self._decoded:
             if self._failure is not None:
@@ -114,7 +121,12 @@ class Decoder:
         return self._take(size)
 
     def _take(self, size: int) -> bytes:
+        if self.most is not None:
+            if self._given >= self.most:
+                raise self._source.too_large(self._coding, self.most)
+            size = min(size, self.most - self._given)
         piece = self._decoded[self._taken : self._taken + size]
+        self._given += len(piece)
         self._taken += len(piece)
         if self._taken == len(self._decoded):
             self._decoded, self._taken = b"", 0
@@ -151,6 +163,15 @@ class _Source:
 
     def failure(self, message: str) -> DecompressionError:
         return DecompressionError(f"{self._where}: {message}", phase="body", bytes_received=self.count)
+
+    def too_large(self, coding: str, most: int) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"{self._where}: the response has more than the {most} bytes that max_body allows, once its {coding} is "
+            f"undone: it is what its first {self.count} bytes come to, and the connection is closed; raise max_body, "
+            "or read `raw`, which does not decode",
+            phase="body",
+            bytes_received=self.count,
+        )
 
 
 class _Codec(Protocol):

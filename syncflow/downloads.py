@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .decoders import decoder_of
-from .exceptions import ProtocolError
+from .exceptions import BodyTooLarge, ProtocolError
 from .partials import Sink, sink_for
 from .resuming import ResumingSource, StartedAnew, is_broken_transfer, length_of, obstacle
 
@@ -109,8 +109,9 @@ class Download:
         except BaseException as error:
             # What was read of the body is lost, if it was the file that failed.
             self._response._exchange.abandon(error)
-            # With a server whose ranges do not fit, the next run would come to the same end.
-            self._sink.fail(keep=not isinstance(error, ProtocolError))
+            # With a server whose ranges do not fit, or a body that is too large, the next run would come to the same
+            # end.
+            self._sink.fail(keep=not isinstance(error, ProtocolError | BodyTooLarge))
             raise
         return self._written
 
@@ -160,7 +161,8 @@ class Download:
             self._read = self._receive
             if self._response._is_encoded:
                 coding = self._response.headers.get("content-encoding", "")
-                decoder = decoder_of(coding, self._receive, self._response._exchange.where)
+                exchange = self._response._exchange
+                decoder = decoder_of(coding, self._receive, exchange.where, exchange.max_body)
                 if decoder is not None:
                     self._read = decoder.read
         return self._read(PIECE)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BodyLengthError",
+    "BodyTooLarge",
     "Cancelled",
     "ChunkedEncodingError",
     "CircuitOpen",
@@ -210,6 +211,10 @@ class ContentTypeError(RequestException):
 
 class EventTooLarge(RequestException, ValueError):
     """One event of a stream is larger than `max_event_size`."""
+
+
+class BodyTooLarge(RequestException, ValueError):
+    """The response's body is larger than `max_body`: as it came, or decoded. The connection is closed."""
 
 
 class StreamConsumedError(RequestException, TypeError):

@@ -127,6 +127,8 @@ class PreparedRequest(_Hooked):
     # The program's cookies that are for no domain in particular do not go there.
     _home: str | None = None
     _has_strayed = False
+    # Whether its answer is endless by its nature, so that `max_body` is not for it.
+    _is_endless = False
 
     def __init__(self) -> None:
         self.hooks = default_hooks()

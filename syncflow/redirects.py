@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from .environ import netrc_auth
 from .exceptions import (
+    BodyTooLarge,
     ChunkedEncodingError,
     ContentDecodingError,
     InvalidSchema,
@@ -26,7 +27,10 @@ from .urls import absolute_url, has_other_scheme, masked, parse_url
 if TYPE_CHECKING:
     from .cookies import RequestsCookieJar
 
-__all__ = ["SessionRedirectMixin"]
+__all__ = ["HEAD_SUFFICES", "SessionRedirectMixin"]
+
+# What may be wrong with the body of a redirect that is followed: only its head matters.
+HEAD_SUFFICES = (ChunkedEncodingError, ContentDecodingError, BodyTooLarge)
 
 # What describes a body that does not go along (CVE-2023-45803; the Fetch standard's "request-body-header names").
 BODY_HEADERS = (
@@ -53,6 +57,10 @@ class SessionRedirectMixin:
         raise NotImplementedError
 
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
+        """The session's."""
+        raise NotImplementedError
+
+    def _remember(self, response: Response) -> None:
         """The session's."""
         raise NotImplementedError
 
@@ -115,16 +123,22 @@ class SessionRedirectMixin:
             if yield_requests:
                 yield req
                 return
-            resp = self.send(
-                req,
-                stream=stream,
-                timeout=timeout,
-                verify=verify,
-                cert=cert,
-                proxies=proxies,
-                allow_redirects=False,
-                **adapter_kwargs,
-            )
+            try:
+                resp = self.send(
+                    req,
+                    stream=stream,
+                    timeout=timeout,
+                    verify=verify,
+                    cert=cert,
+                    proxies=proxies,
+                    allow_redirects=False,
+                    **adapter_kwargs,
+                )
+            except HEAD_SUFFICES as error:
+                if error.request is not req or error.response is None or not error.response.is_redirect:
+                    raise
+                resp = error.response
+                self._remember(resp)
             url = self.get_redirect_target(resp)
             yield resp
 
@@ -132,7 +146,7 @@ class SessionRedirectMixin:
         """So that its connection can carry the next request. What is wrong with this body is of no interest."""
         try:
             resp.drain()
-        except (ChunkedEncodingError, ContentDecodingError):
+        except HEAD_SUFFICES:
             resp.close()
 
     def _next_request(self, req: PreparedRequest, resp: Response, url: str) -> PreparedRequest:

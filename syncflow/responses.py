@@ -122,6 +122,7 @@ class Response(ResponseHead):
         Raises:
             StreamConsumedError: it was read as a stream before.
             DecompressionError: it does not decode as its Content-Encoding says.
+            BodyTooLarge: it is larger than `max_body` allows.
         """
         if self._content is None:
             self._begin_stream()
@@ -162,6 +163,7 @@ class Response(ResponseHead):
         Raises:
             StreamConsumedError: it was read as a stream before.
             ChunkedEncodingError: the connection ended before the body did.
+            BodyTooLarge: behind as much of it as `max_body` allows.
             DecompressionError, ReadTimeout, TotalTimeout, Cancelled, SessionClosed
         """
         if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int)):
@@ -189,7 +191,8 @@ class Response(ResponseHead):
 
     def iter_sse(self, *, max_event_size: int = MAX_EVENT_SIZE) -> Iterator[ServerSentEvent]:
         """The body's Server-Sent Events, as they arrive (WHATWG HTML, section 9.2.6). For one that is to go on when its
-        connection breaks: `Session.sse`.
+        connection breaks: `Session.sse`. The session's `max_body` holds for all of the body, as a response is a
+        response whatever comes in it; an endless one is `Session.sse`'s, for which it does not hold.
 
         Args:
             max_event_size: bytes that are held of one event.
@@ -290,7 +293,8 @@ class Response(ResponseHead):
         if self._is_encoded:
             coding = self.headers.get("content-encoding", "")
             try:
-                self._decoder = decoder_of(coding, self._read_encoded, self._exchange.where)
+                exchange = self._exchange
+                self._decoder = decoder_of(coding, self._read_encoded, exchange.where, exchange.max_body)
             except DecompressionError as error:
                 raise self._ended_by(error)  # noqa: B904  # the same error, with more in it
 

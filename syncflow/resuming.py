@@ -17,6 +17,7 @@ from .engine.exchange import Exchange
 from .engine.locks import Condition, new_lock
 from .engine.timings import Timings
 from .exceptions import (
+    BodyTooLarge,
     Cancelled,
     ChunkedEncodingError,
     ConnectionError,
@@ -145,6 +146,7 @@ class ResumingSource:
         self._request = response.request
         self._again: Resender = response._again
         self._first = response._exchange
+        self.max_body = self._first.max_body
         # The reader's: the body as it is known, and how far it was read.
         self._total: int | None = None
         self._validator: str | None = None
@@ -187,6 +189,7 @@ class ResumingSource:
         Raises:
             StartedAnew: see there; the next read gives the first byte.
             ProtocolError: an answer does not fit to what was asked.
+            BodyTooLarge: the whole is larger than `max_body`.
             As `Exchange.read`: the body could not be resumed; a note says why.
         """
         while not self._is_read:
@@ -323,7 +326,7 @@ class ResumingSource:
         if status == 206:
             try:
                 self._end = self._checked_end(headers)
-            except ProtocolError as error:
+            except (ProtocolError, BodyTooLarge) as error:
                 self._let_go(exchange)
                 raise error from broken
         elif status == 200:
@@ -343,7 +346,8 @@ class ResumingSource:
             self._is_read, self._total = True, self.position
 
     def _checked_end(self, headers: Mapping[str, str]) -> int:
-        """Behind the last byte that a 206 brings. Raises ProtocolError if it is not of the body that was begun."""
+        """Behind the last byte that a 206 brings. Raises ProtocolError if it is not of the body that was begun,
+        BodyTooLarge if that turns out to be too large."""
         value = headers.get("content-range", "")
         match = CONTENT_RANGE.fullmatch(value.strip())
         asked = f"asked for the body from byte {self.position} on, the server answered 206"
@@ -363,6 +367,10 @@ class ResumingSource:
             raise self._misfit(f"{asked} with a part of {named}, not of {self._validator}")
         if headers.get("content-encoding", self._coding) != self._coding:
             raise self._misfit(f"{asked} in another Content-Encoding than it had begun with")
+        if self.max_body is not None and total > self.max_body:
+            # Of each part its exchange makes sure; the length of the whole may not have been known until now.
+            what = f"the response has {total} bytes, and max_body allows {self.max_body}; raise max_body"
+            raise BodyTooLarge(f"{self.where}: {what}", phase="head", bytes_received=self.position)
         self._total = total
         return last + 1
 

@@ -20,13 +20,13 @@ from .engine.dialer import Network
 from .engine.origin import sha256_fingerprint
 from .engine.worker import Worker
 from .environ import netrc_auth
-from .exceptions import ChunkedEncodingError, ContentDecodingError, RequestException
+from .exceptions import RequestException
 from .hooks import default_hooks, dispatch_hook
 from .merging import HeaderTypes, default_headers, merge_headers, merge_params, names_authorization
 from .models import PreparedRequest, Request
 from .mounting import SessionAdaptersMixin
 from .pushing import SessionUploadMixin
-from .redirects import SessionRedirectMixin
+from .redirects import HEAD_SUFFICES, SessionRedirectMixin
 from .responses import REDIRECT_STATI, Response
 from .retries import Retry
 from .routes import CertTypes, ProxyTypes, Trust, VerifyTypes, merge_proxies, merge_verify
@@ -66,6 +66,9 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             that `try_write` takes whole. Counts what `stats()` calls buffered: upgraded connections too, but not what
             is left of a complete answer, nor what the kernel holds; and not `streams.connect`, nor adapters that are
             mounted, which have their own.
+        max_body: bytes that the body of a response may have, as it comes and decoded; None is no limit. What is larger
+            raises `BodyTooLarge`: at once if its Content-Length says so, else behind as many bytes, however small it
+            was compressed. It is not for `sse`, nor for adapters that are mounted, which have their own.
         base_url: what relative URLs are resolved against (RFC 3986, section 5).
         ssl_context: for TLS, in place of the one that `verify=True` makes.
         assert_fingerprint: SHA-256 that the server's certificate must have, in hexadecimal digits with or without
@@ -105,6 +108,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         breaker: CircuitBreaker | None = None,
         events: Any = None,
         max_buffered: int | None = None,
+        max_body: int | None = None,
         base_url: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         assert_fingerprint: str | None = None,
@@ -133,6 +137,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             limits=pool,
             watermarks=watermarks,
             max_buffered=max_buffered,
+            max_body=max_body,
             network=Network(
                 resolve=dict(resolve or {}),
                 address_filter=address_filter,
@@ -215,6 +220,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             TooManyRedirects, UnrewindableBodyError: a redirect that cannot be followed.
             BodyLengthError: the body is not as long as announced.
             DecompressionError: the answer does not decode as it says.
+            BodyTooLarge: the answer is larger than `max_body`.
             Whatever a file or an iterable given as `data` raises, as it is.
         """
         request = Request(method, url, headers, files, data, params, auth, cookies, hooks, json)
@@ -345,7 +351,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         kwargs["timeout"] = timeout
         try:
             response = self._send_to_adapter(request, kwargs)
-        except (ChunkedEncodingError, ContentDecodingError) as error:
+        except HEAD_SUFFICES as error:
             # Of a redirect that is followed only the head matters.
             if not (allow_redirects and error.request is request and error.response and error.response.is_redirect):
                 raise

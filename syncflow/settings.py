@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["MAX_EVENT_SIZE", "PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks", "require_bytes"]
+__all__ = ["MAX_EVENT_SIZE", "PoolLimits", "TimeoutTypes", "Timeouts", "Watermarks"]
 
 # Bytes of one event of a stream, unless the program allows more. Pictures, as image models send them, come to 3 MiB.
 MAX_EVENT_SIZE = 8 << 20

@@ -34,6 +34,8 @@ class Source(Protocol):
     @property
     def is_over(self) -> bool: ...
     @property
+    def max_body(self) -> int | None: ...
+    @property
     def request_complete(self) -> bool: ...
     @property
     def trailers(self) -> list[tuple[str, str]]: ...
@@ -52,6 +54,7 @@ class NoSource:
     elapsed = 0.0
     timings = NO_TIMINGS
     is_over = True
+    max_body = None
     request_complete = True
     trailers: list[tuple[str, str]] = []  # noqa: RUF012  # nobody changes it
 

@@ -90,7 +90,8 @@ class SessionEventsMixin:
             event_timeout: seconds to wait for an event; comments, by which servers keep connections alive, do not
                 count. None is no limit.
             timeout: as for `Session`. `Timeouts.total` is for the whole stream.
-            max_event_size: bytes that are held of one event.
+            max_event_size: bytes that are held of one event. The session's `max_body` does not hold for a stream, which
+                has no end.
             request_args: `params data files json cookies auth hooks`, as for `request`.
 
         Returns:
@@ -156,6 +157,7 @@ class StreamRequest:
         """See `Opener`. Raises what `Session.request` raises."""
         request = self._again() if self._was_sent else self.request.copy()
         self._was_sent = True
+        request._is_endless = True
         # In UTF-8, and text of a header is Latin-1; without the white space around it, as the Fetch standard has it.
         if value := last_event_id.encode().decode("latin-1").strip(" \t"):
             request.headers["Last-Event-ID"] = value

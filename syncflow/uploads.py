@@ -18,6 +18,7 @@ from .bodies import BodyWriter
 from .engine.deadline import Deadline
 from .engine.turns import Turns
 from .exceptions import Cancelled, EarlyResponse, RequestException, WriteTimeout
+from .http1 import Head
 from .models import PreparedRequest
 from .responses import Response
 from .routes import Route
@@ -290,14 +291,22 @@ class Upload(io.RawIOBase):
 
     def _await_response(self) -> None:
         """The one thread that may: with the turn, or having ended the body."""
-        head = self._exchange.wait_answered(whole=False)
-        response = Response.received(self.request, self._exchange, head.status, head.reason, head.fields, self._adapter)
-        response._streamed = False
+        response = self._received(self._exchange.wait_answered(whole=False))
         self._answered(response)
         with self._turns.lock:
             self._response = response
             self._is_awaited = False
             self._turns.changed.notify_all()
+
+    def _received(self, head: Head) -> Response:
+        response = Response.received(self.request, self._exchange, head.status, head.reason, head.fields, self._adapter)
+        response._streamed = False
+        return response
+
+    def _tell_answer(self, failure: RequestException) -> None:
+        """It came behind the head of an answer that nobody was given: as one that is too large."""
+        if self._response is None and self._exchange.head is not None and failure.response is None:
+            failure.response = self._received(self._exchange.head)
 
     def _wait_for_response(self) -> None:
         """Return once there is a response. A thread that came second waits for the first, which notifies it when it has
@@ -422,6 +431,7 @@ class Upload(io.RawIOBase):
         self._turns.end()
         if isinstance(error, RequestException):
             error.request = error.request or self.request
+            self._tell_answer(error)
         if self._callbacks is not None:
             self._callbacks.tell_error(error)
 
@@ -443,6 +453,7 @@ class Upload(io.RawIOBase):
             with self._turns.lock:
                 is_told = me in self._told
                 self._told.add(me)
+            self._tell_answer(failure)
             if is_told:
                 return ValueError(f"write to a finished upload; it has ended with {failure!r}")
             return _again(failure, self.request)

@@ -66,6 +66,7 @@ def test_whoever_catches_it_by_one_of_its_bases_does_so_here_too(name: str) -> N
 
 OWN_BASES = {
     "BodyLengthError": ("RequestException", "ValueError"),
+    "BodyTooLarge": ("RequestException", "ValueError"),
     "Cancelled": ("RequestException",),
     "CircuitOpen": ("ConnectionError",),
     "ContentTypeError": ("RequestException",),

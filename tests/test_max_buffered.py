@@ -252,8 +252,12 @@ def test_upgraded_connections_count(thrifty: NewSession) -> None:
 
 
 def test_what_is_left_of_a_complete_answer_does_not_count(thrifty: NewSession) -> None:
+    def script(peer: Peer) -> None:
+        for _ in peer.requests():
+            peer.send(reply(200, bytes(5000)))
+
     session = thrifty()
-    with ScriptedServer(lambda peer: [peer.send(reply(200, bytes(5000))) for _ in peer.requests()]) as server:
+    with ScriptedServer(script) as server:
         held = [session.get(server.url, stream=True) for _ in range(5)]
         eventually(lambda: session.stats().open > 0 == session.stats().in_use)
         assert budget_of(session).standing() == (0, 0)

@@ -12,6 +12,7 @@ import syncflow
 
 EXCEPTIONS = {
     "BodyLengthError",
+    "BodyTooLarge",
     "Cancelled",
     "ChunkedEncodingError",
     "CircuitOpen",

@@ -57,6 +57,8 @@ class RawSource:
         self.is_over = not piece
         return piece
 
+    max_body = None  # that is for the adapter to look to
+
     def read_all(self) -> bytes:
         """All that is left."""
         pieces = []

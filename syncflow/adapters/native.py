@@ -84,6 +84,7 @@ class HTTPAdapter(BaseAdapter):
         limits: of the pool, in place of the first two.
         watermarks: of each connection's buffers.
         max_buffered: bytes that all connections' buffers may hold together: see `Session`.
+        max_body: bytes that the body of a response may have, as it comes and decoded: see `Session`.
         network: how connections are made.
         trust: what is demanded of servers, beyond `verify=`.
         breaker: when an origin is left alone; None is never.
@@ -101,6 +102,7 @@ class HTTPAdapter(BaseAdapter):
         limits: PoolLimits | None = None,
         watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
         max_buffered: int | None = None,
+        max_body: int | None = None,
         network: Network = Network(),  # noqa: B008  # frozen
         trust: Trust = Trust(),  # noqa: B008  # frozen
         breaker: CircuitBreaker | None = None,
@@ -117,10 +119,13 @@ class HTTPAdapter(BaseAdapter):
         self._circuits = None if breaker is None else Circuits(breaker, time.monotonic)
         self._trust = trust
         require_bytes("max_buffered", max_buffered, LEAST_BUDGET)
+        require_bytes("max_body", max_body, 1)
+        self._max_body = max_body
         self._settings = {
             "limits": limits,
             "watermarks": watermarks,
             "max_buffered": max_buffered,
+            "max_body": max_body,
             "network": network,
             "trust": trust,
             "breaker": breaker,
@@ -296,6 +301,8 @@ class HTTPAdapter(BaseAdapter):
                     exchange = WatchedExchange(connection, request.method, deadline, pooled, witness)
                 exchange.persists = not head.asks_to_close
                 exchange.may_switch = head.asks_to_switch
+                if not request._is_endless:
+                    exchange.max_body = self._max_body
                 if connection.begin(exchange):
                     if deadline.cancellation is not None:
                         deadline.cancellation.attend(exchange.fail)

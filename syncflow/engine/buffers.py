@@ -174,6 +174,16 @@ class IncomingBuffer(BoundedBuffer):
             self.settle()
         return taken
 
+    def cut(self, count: int) -> None:
+        """Forget the last `count` bytes, which are there."""
+        self.size -= count
+        while count:
+            piece = self._pieces.pop()
+            if len(piece) > count:
+                self._pieces.append(piece[:-count])
+                return
+            count -= len(piece)
+
     def take_all(self) -> list[bytes]:
         """Every piece that waits."""
         if self._offset:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..exceptions import ChunkedEncodingError, ConnectionError, ProtocolError, RequestException
+from ..exceptions import BodyTooLarge, ChunkedEncodingError, ConnectionError, ProtocolError, RequestException
 from ..http1 import IncompleteMessage, MalformedMessage, ResponseParser
 from ..settings import Watermarks
 from .accounts import Usage
@@ -214,6 +214,8 @@ class Connection:
             outcome = exchange.accept(error.events)
             return outcome | self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
         outcome = exchange.accept(events)
+        if exchange.max_body is not None and self._is_too_large(exchange, exchange.max_body):
+            return (outcome & ~Outcome.ENDED) | Outcome.LOST | Outcome.WAKE
         if exchange.ended:
             if self._parser.upgraded and exchange.may_switch and exchange.failure is None:
                 exchange.upgrades = True
@@ -225,6 +227,26 @@ class Connection:
         elif exchange.incoming.room <= 0:
             self.transport.set_reading(False)
         return outcome
+
+    def _is_too_large(self, exchange: Exchange, most: int) -> bool:
+        """With `receiving` held. Refuse a body that is larger than `max_body`, or will be: of one whose length is known
+        nothing is handed out, of any other what is allowed."""
+        length = self._parser.body_remaining
+        size = exchange.bytes_received + (length or 0)
+        if size <= most or exchange.failure is not None:
+            return False
+        if length is None:
+            exchange.incoming.cut(size - most)
+            what = f"the response has more than the {most} bytes that max_body allows: {size} came"
+        else:
+            exchange.incoming.clear()
+            exchange.is_refused = True
+            what = f"the response has {size} bytes (Content-Length), and max_body allows {most}: its body was not read"
+        advice = "raise max_body, or ask for less of it, as with a Range header"
+        exchange.ended = False
+        exchange.lost(BodyTooLarge(f"{exchange.where}: {what}, and the connection is closed; {advice}"))
+        self._exchange = None
+        return True
 
     def _lost(self, error: Exception) -> int:
         """With `receiving` held. The peer ended or reset the connection before the answer was complete."""

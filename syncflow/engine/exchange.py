@@ -93,7 +93,9 @@ class Exchange:
         "failure",
         "head",
         "incoming",
+        "is_refused",
         "left_to_worker",
+        "max_body",
         "may_switch",
         "method",
         "persists",
@@ -115,6 +117,7 @@ class Exchange:
         self.method = method
         self.persists = True  # whether the request leaves the connection open; set before it is sent
         self.may_switch = True  # whether it asks for another protocol; set before it is sent
+        self.max_body: int | None = None  # bytes that the answer's body may have; set before it is sent
         self._lock = connection.transport.receiving
         self._arrived = connection.transport.arrived
         # Guarded by _lock.
@@ -129,6 +132,7 @@ class Exchange:
         self.trailers: list[tuple[str, str]] = []
         self.bytes_received = 0
         self.failure: RequestException | None = None
+        self.is_refused = False  # for what its head says of the body
         self.ended = False  # the last byte of the answer was parsed
         self.left_to_worker = False  # by the worker, who acts upon it: the connection is its to give back or to close
         self.reusable = False  # and the connection may carry another exchange
@@ -253,6 +257,8 @@ class Exchange:
                 outcome = self._wait_for(arrived)
                 if not outcome:
                     assert self.head is not None
+                    if self.is_refused and self.failure is not None:
+                        raise self.failure
                     if not (whole or self.ended) and self.incoming.room > 0:
                         # Nobody may ever ask for the rest: the worker takes what is small, and frees the connection.
                         self._connection.transport.set_reading(True)
