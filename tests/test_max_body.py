@@ -175,6 +175,24 @@ def test_it_is_refused_before_a_byte_is_read(session: Session) -> None:
             server.wait_until_idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_comes_in_one_piece_with_its_head(new_session: NewSession, stream: bool) -> None:
+    session = new_session(max_body=100)
+    for framing in (sized, chunked, until_close):
+        with answers(framing(101)) as server:
+            read = b""
+            with pytest.raises(BodyTooLarge) as caught:
+                for piece in session.get(server.url, stream=stream).iter_content(30):
+                    read += piece
+            # Of one that did not say its length, a reader gets what is allowed.
+            assert read == (text(100) if stream and framing is not sized else b"")
+            if framing is sized:
+                assert caught.value.response is not None
+                with pytest.raises(BodyTooLarge):
+                    caught.value.response._read(30)
+            eventually(lambda: session.stats().open == 0)
+
+
 def test_a_bomb_is_stopped(new_session: NewSession) -> None:
     """30 MiB from 30 KiB; what is held meanwhile is a part of that."""
     session = new_session(max_body=1 << 20)
