@@ -46,7 +46,11 @@ class Attempt:
         self._bug: BaseException | None = None  # the worker's
         self._handed_over = False
         owner.attempts.append(self)
-        owner.worker.adopt(self)
+        try:
+            owner.worker.adopt(self)
+        except OSError:  # it could not start: there is nobody who would close this
+            owner.attempts.remove(self)
+            raise
 
     def use(self, sock: socket.socket) -> None:
         """Caller. From now on it is this socket."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from functools import partial
 
 from ..exceptions import InvalidProxyURL, InvalidSchema, ProxyError, RequestException, SSLError
 from ..settings import Watermarks
@@ -18,12 +19,13 @@ from .attempt import Attempt
 from .budget import Budget
 from .conversation import Conversation
 from .deadline import Deadline
+from .descriptors import Reserve, shortage
 from .memory_tls import MemoryTLS, SocketTLS
 from .nested_tls import NestedTLS
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin, Proxy, sha256_fingerprint
 from .race import Race, connect_unix, none_allowed
-from .resolver import Address, lookup
+from .resolver import Address, Lookup, lookup
 from .setting_up import SettingUp
 from .socks import Socks
 from .timings import Setup
@@ -50,6 +52,7 @@ class Dial(SettingUp):
         budget: that the transport's outgoing buffer shares with others, if it does.
         ends_each_way: whether TLS is to be such that its two directions end each on its own (`SocketTLS`); a plain
             socket's do. It is asked of the last layer, and one inside another is so in any case.
+        reserve: whose connections may give way when there is no file descriptor.
     """
 
     def __init__(
@@ -62,8 +65,9 @@ class Dial(SettingUp):
         budget: Budget | None = None,
         *,
         ends_each_way: bool = False,
+        reserve: Reserve | None = None,
     ) -> None:
-        super().__init__(worker, origin, deadline)
+        super().__init__(worker, origin, deadline, reserve)
         # Never changes.
         self.network = network
         self._ends_each_way = ends_each_way
@@ -136,6 +140,17 @@ class Dial(SettingUp):
         return self._resolve(proxy.host, proxy.port)
 
     def _resolve(self, host: str, port: int) -> list[Address]:
+        question = self.with_descriptor(partial(self._answered, host, port), "dns")
+        if question.error is not None or not question.addresses:
+            raise self.failure(
+                f"the name cannot be resolved: {question.error or 'no address'}; "
+                "check its spelling and the system's resolver",
+                "dns",
+            ) from question.error
+        return question.addresses
+
+    def _answered(self, host: str, port: int) -> Lookup:
+        """Raises OSError if it could not be answered for want of a file descriptor."""
         question = lookup(*self.network.redirected(host, port), self.network.resolver)
         if not question.done:
             question.listen(self.wake)
@@ -144,13 +159,10 @@ class Dial(SettingUp):
                     self.wait_until(lambda: question.done, "dns")
             finally:
                 question.ignore(self.wake)
-        if question.error is not None or not question.addresses:
-            raise self.failure(
-                f"the name cannot be resolved: {question.error or 'no address'}; "
-                "check its spelling and the system's resolver",
-                "dns",
-            ) from question.error
-        return question.addresses
+        lack = shortage(question.error)
+        if lack is not None:
+            raise lack
+        return question
 
     def _choose(self, addresses: list[Address], *, only_ipv4: bool) -> tuple[str, int]:
         """The first address that is allowed: a proxy is asked for one, and there is no race between connections that

@@ -196,6 +196,15 @@ class Ledger:
         self._strike(connection, host)
         return self._free_place(host)
 
+    def evict(self) -> Verdict:
+        """The longest idle connection gives way, if there is one."""
+        oldest = next(iter(self._idle), None)
+        if oldest is None:
+            return Verdict()
+        verdict = self.discard(oldest)
+        verdict.unwanted.append(oldest)
+        return verdict
+
     def trade(self, connection: Connection) -> bool:
         """One that was given to a caller is of no use: whether the caller may open another in its place, without
         standing in the queue again."""

@@ -18,10 +18,12 @@ from .accounts import Accounts, Usage
 from .budget import Budget
 from .connection import Connection, SharingConnection
 from .deadline import Deadline
+from .descriptors import Superseded
 from .dialer import Dial
 from .ledger import Ledger, Ticket, Verdict
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin
+from .setting_up import SettingUp
 from .worker import Timer, Worker
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Pool:
         self._ledger = Ledger(self.limits)
         self._accounts = Accounts()
         self._dials: set[Dial] = set()
+        self._starved: set[SettingUp] = set()  # those that wait for a file descriptor
         self._expiry = Expiry(self)
         self._timer_at: float | None = None  # the moment for which `_expiry` was set
 
@@ -83,17 +86,19 @@ class Pool:
             ConnectionError, SSLError, ConnectTimeout: a new one could not be set up.
         """
         try:
+            connection = self._take_or_wait(origin, deadline)
             while True:
-                connection = self._take_or_wait(origin, deadline)
                 if connection is None:
-                    return self._open_connection(origin, deadline)
+                    try:
+                        return self._open_connection(origin, deadline)
+                    except Superseded as other:
+                        connection = other.connection
                 if connection.is_reusable() and not self._ledger.is_too_old(connection):
                     return connection
                 with self._lock:
                     may_open = self._ledger.trade(connection)
                 connection.close()
-                if may_open:
-                    return self._open_connection(origin, deadline)
+                connection = None if may_open else self._take_or_wait(origin, deadline)
         except RequestException:
             raise
         except BaseException:
@@ -163,7 +168,7 @@ class Pool:
 
     def _open_connection(self, origin: Origin, deadline: Deadline) -> Connection:
         """The caller was granted a place: set the connection up, or give the place back."""
-        dial = Dial(self.worker, origin, deadline, self.watermarks, self.network, self.budget)
+        dial = Dial(self.worker, origin, deadline, self.watermarks, self.network, self.budget, reserve=self)
         try:
             with self._lock:
                 self._check_open(origin)
@@ -173,9 +178,12 @@ class Pool:
             transport, setup = dial.run()
         except BaseException as error:
             self._dials.discard(dial)
-            if isinstance(error, RequestException):
-                self._give_place_back(origin, failed=not isinstance(error, SessionClosed | Cancelled))
+            if isinstance(error, RequestException | Superseded):
+                called_off = isinstance(error, SessionClosed | Cancelled | Superseded)
+                self._give_place_back(origin, failed=not called_off)
             raise
+        finally:
+            self._starved.discard(dial)
         kind = Connection if self.budget is None else SharingConnection
         connection = kind(self, origin, transport, setup, self.watermarks, self.budget)
         try:
@@ -217,6 +225,8 @@ class Pool:
                 if timer_is_late:
                     self._timer_at = due
             self._act(verdict)
+            if self._starved:
+                self._look_again()
             if timer_is_late:
                 assert due is not None
                 when = due
@@ -239,6 +249,28 @@ class Pool:
         """Any thread. Its socket is closed, and these figures are its last; nothing happens the second time."""
         with self._lock:
             self._accounts.closed(connection, usage)
+        self._look_again()
+
+    # ---------------------------------------------------------------- when there is no file descriptor
+
+    def relieve(self, dial: SettingUp) -> Connection | None:
+        """The dialing thread: see `Reserve`."""
+        with self._lock:
+            self._starved.add(dial)
+            connection = self._ledger.take(dial.origin)
+            verdict = Verdict() if connection is not None else self._ledger.evict()
+        self._act(verdict)
+        return connection
+
+    @property
+    def held(self) -> int:
+        """Any thread, no lock. How many connections there are."""
+        return len(self._ledger.connections)
+
+    def _look_again(self) -> None:
+        """Any thread, without a lock: one of ours is closed, or free."""
+        for dial in list(self._starved):
+            dial.look_again()
 
     def _act(self, verdict: Verdict) -> None:
         """Without the lock."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from functools import partial
 
 from ..exceptions import ConnectionError, RequestException
 from .attempt import Attempt
+from .descriptors import shortage
 from .network import Network
 from .resolver import Address
 from .setting_up import SettingUp
@@ -71,22 +73,27 @@ class Race:
         raise self._no_connection()
 
     def _begin(self, address: Address) -> bool:
-        """Whether it has been begun: not if the user or the system will not have it."""
+        """Whether it has been begun, or put off: not if the user or the system will not have it."""
         family, where = address
         if not self._network.allows(where[0]):
             self._refused.append(where[0])
             return False
+        begin = partial(_new_attempt, self._owner, self._network, family, where[0])
         try:
-            sock = _new_socket(family, self._network)
+            attempt = begin() if self._racing else self._owner.with_descriptor(begin, "connect")
+        except RequestException:
+            raise
         except OSError as error:
+            if shortage(error) is not None:
+                self._waiting.append(address)  # those that race may do without it, or leave it a descriptor
+                return True
             self._errors.append(OSError(error.errno, f"{where[0]}: {error.strerror or error}"))
             return False
-        attempt = Attempt(self._owner, sock, where[0])
         self._racing.append(attempt)
-        code = sock.connect_ex(where)
+        code = attempt.sock.connect_ex(where)
         if code == errno.EINPROGRESS:
             # On loopback it is done by now, and the second call costs less than a wait. It tells a failure once.
-            code = sock.connect_ex(where)
+            code = attempt.sock.connect_ex(where)
             code = 0 if code == errno.EISCONN else code
         with self._owner.lock:
             if code in (errno.EINPROGRESS, errno.EALREADY):
@@ -152,7 +159,7 @@ def connect_unix(owner: SettingUp, network: Network, path: str) -> Attempt:
         ConnectionError: nobody listens there.
     """
     try:
-        attempt = Attempt(owner, _new_socket(socket.AF_UNIX, network), path)
+        attempt = owner.with_descriptor(partial(_new_attempt, owner, network, socket.AF_UNIX, path), "connect")
         while code := attempt.sock.connect_ex(path):
             if code != errno.EAGAIN:
                 raise OSError(code, os.strerror(code))
@@ -165,6 +172,16 @@ def connect_unix(owner: SettingUp, network: Network, path: str) -> Attempt:
         what = f"no connection to the Unix socket {path!r} ({reason}); is the server running?"
         raise owner.failure(what, "connect") from error
     return attempt
+
+
+def _new_attempt(owner: SettingUp, network: Network, family: socket.AddressFamily, name: str) -> Attempt:
+    """Raises OSError: there is no such socket, or no worker to watch it."""
+    sock = _new_socket(family, network)
+    try:
+        return Attempt(owner, sock, name)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _new_socket(family: socket.AddressFamily, network: Network) -> socket.socket:

@@ -1,15 +1,17 @@
 """What everybody needs who sets up a connection: one lock, one wait, two limits, and a word from others to give up.
 
-Knows the phases' names and the errors in which a wait can end. Knows nothing of what is waited for.
+Knows the phases' names, the errors in which a wait can end, and that there may be no file descriptor. Knows nothing of
+what else is waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from ..exceptions import ConnectionError, ConnectTimeout, ProxyError, RequestException
+from ..exceptions import ConnectionError, ConnectTimeout, ProxyError, RequestException, Timeout
 from .deadline import Deadline
+from .descriptors import LOOK_AGAIN, Reserve, Superseded, shortage
 from .locks import Condition, new_lock
 from .origin import Origin
 from .worker import Worker
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from .attempt import Attempt
 
 __all__ = ["SettingUp"]
+
+T = TypeVar("T")
 
 DOING = {
     "dns": "resolving the name",
@@ -34,12 +38,14 @@ class SettingUp:
     `Timeouts.connect`, `Timeouts.total`, or a moment of the waiter's own.
     """
 
-    def __init__(self, worker: Worker, origin: Origin, deadline: Deadline) -> None:
+    def __init__(self, worker: Worker, origin: Origin, deadline: Deadline, reserve: Reserve | None = None) -> None:
         # Never changes.
         self.worker = worker
         self.origin = origin
         self.deadline = deadline
         self.clock = deadline.clock
+        self._reserve = reserve
+        self._begun = deadline.clock()
         limit = deadline.timeouts.connect
         self._until = None if limit is None else deadline.clock() + limit
         # The dialing thread's: all its attempts, and whether what it does now is done with the proxy.
@@ -49,6 +55,7 @@ class SettingUp:
         self.lock = new_lock()
         self.cond = Condition(self.lock)
         self._cancelled: RequestException | None = None
+        self._may_be_one = False  # a file descriptor, or a connection that makes it unnecessary
 
     def cancel(self, error: RequestException) -> None:
         """Any thread. End it now, with `error`."""
@@ -60,6 +67,53 @@ class SettingUp:
         """Any thread. Whoever waits is to look again."""
         with self.lock:
             self.cond.notify_all()
+
+    def look_again(self) -> None:
+        """Any thread, holding nothing. There may be a file descriptor."""
+        with self.lock:
+            self._may_be_one = True
+            self.cond.notify_all()
+
+    def with_descriptor(self, step: Callable[[], T], phase: str) -> T:
+        """Caller. Do `step`, which needs a file descriptor. If there is none, one of our own idle connections gives
+        way, and it is done again: once that, or any other of them, is closed or free (`look_again`), and every so often
+        in between.
+
+        Raises:
+            ConnectionError: there was none before `Timeouts.connect` or `Timeouts.total` ran out.
+            Superseded: none is needed any more.
+            OSError: what else the step has raised.
+        """
+        lack: OSError | None = None
+        while True:
+            self._may_be_one = False  # of two who write it at once the other one loses a twentieth of a second
+            try:
+                return step()
+            except Timeout:
+                if lack is None:
+                    raise
+                raise self._out_of_descriptors(lack, phase) from lack
+            except OSError as error:
+                lack = shortage(error)
+                if lack is None:
+                    raise
+            found = None if self._reserve is None else self._reserve.relieve(self)
+            if found is not None:
+                raise Superseded(found)
+            try:
+                with self.lock:
+                    self.wait_until(lambda: self._may_be_one, phase, self.clock() + LOOK_AGAIN)
+            except Timeout:
+                raise self._out_of_descriptors(lack, phase) from lack
+
+    def _out_of_descriptors(self, lack: OSError, phase: str) -> ConnectionError:
+        held = "" if self._reserve is None else f", of which this session holds {self._reserve.held}"
+        return ConnectionError(
+            f"{self._who}: out of file descriptors{held}: {lack.strerror} for {self.clock() - self._begun:.1f} s "
+            "(Timeouts.connect, total); nothing was sent; raise the limit (ulimit -n), lower PoolLimits, or close "
+            "responses and files that are not needed",
+            phase=phase,
+        )
 
     def wait_until(self, arrived: Callable[[], bool], phase: str, moment: float | None = None) -> None:
         """Caller, with the lock held. Return when `arrived` or at `moment`; raise when called off or at a limit."""

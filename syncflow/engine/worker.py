@@ -122,11 +122,16 @@ class Worker:
         self._ring()
 
     def adopt(self, client: Client) -> None:
-        """Any thread. From now on the worker stays alive for this client and tells it of a fork or its death."""
+        """Any thread. From now on the worker stays alive for this client and tells it of a fork or its death. Raises
+        OSError if it cannot start, for want of file descriptors; then it does not know the client."""
         with self._lock:
             self._clients.add(client)
             if self._thread is None:
-                self._start()
+                try:
+                    self._start()
+                except BaseException:
+                    self._clients.discard(client)
+                    raise
 
     def disown(self, client: Client) -> None:
         """Any thread. The opposite of `adopt`, for a client that nothing was submitted for: it was never watched."""
@@ -154,8 +159,9 @@ class Worker:
             self._bell, self._ear = (_End(fileno=end.detach()) for end in socket.socketpair())
             self._bell.setblocking(False)
             self._ear.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._ear, READ, None)
+        selector = selectors.DefaultSelector()
+        selector.register(self._ear, READ, None)
+        self._selector = selector
         self._asleep = False
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
