@@ -116,19 +116,25 @@ def in_child(test: Callable[..., None]) -> Callable[..., None]:
             assert not pool._starved
             assert not pool._dials
             assert pool._ledger.open == len(pool._ledger.connections) == stats.idle
-        eventually(lambda: opened() - before <= {end.fileno() for end in (worker._bell, worker._ear) if end})
+        kept = {end.fileno() for end in (worker._bell, worker._ear) if end}
+        eventually(lambda: opened() - before <= kept)
 
     @wraps(test)
     def run(servers: list[ScriptedServer]) -> None:
         forked(lambda: child(servers))()
 
-    del run.__wrapped__  # type: ignore[attr-defined]  # pytest would ask for its arguments
+    del run.__wrapped__  # pytest would ask for its arguments
     return run
 
 
 def start_worker(session: Session, server: ScriptedServer) -> None:
     """It runs, and one connection is idle."""
     assert session.get(server.url).content == b"ok"
+
+
+def never_looks() -> None:
+    """In the child: whoever waits is told, or does not know."""
+    vars(setting_up)["LOOK_AGAIN"] = 3600.0
 
 
 def starved(session: Session) -> int:
@@ -155,7 +161,7 @@ def test_the_longest_idle_connection_gives_way(session: Session, servers: list[S
 
 @in_child
 def test_else_it_waits_for_one_that_is_closed(session: Session, servers: list[ScriptedServer]) -> None:
-    setting_up.LOOK_AGAIN = 3600.0  # type: ignore[misc]  # so that it is told, or never knows
+    never_looks()
     start_worker(session, servers[0])
     leave(0)
     held = session.get(servers[0].url + "/held", stream=True)
@@ -168,7 +174,7 @@ def test_else_it_waits_for_one_that_is_closed(session: Session, servers: list[Sc
 @in_child
 def test_or_for_one_that_becomes_free(session: Session, servers: list[ScriptedServer]) -> None:
     """To another server it gives way; to the same, it is used."""
-    setting_up.LOOK_AGAIN = 3600.0  # type: ignore[misc]
+    never_looks()
     start_worker(session, servers[0])
     release = Releaser(servers[0])
     leave(0)
@@ -292,7 +298,6 @@ def test_what_waits_can_be_called_off(session: Session, servers: list[ScriptedSe
 def test_a_stream_without_a_session(session: Session, servers: list[ScriptedServer]) -> None:
     start_worker(session, servers[0])
     connect = partial(streams.connect, *servers[1].address, worker=session._adapter._pool.worker)
-    connect().close()
     leave(5)
     with hogged():
         expect_failure(lambda: connect(timeout=SHORT), held="")
