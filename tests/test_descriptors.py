@@ -72,10 +72,16 @@ def opened() -> set[int]:
     return numbers
 
 
+def unlimited() -> int:
+    """As many as there may be: to look which are open takes one, too."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
 def leave(count: int) -> None:
     """So many more can be opened. (The limit is one of numbers, and the lowest free one is taken.)"""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # to look takes one, too
+    most = unlimited()
     taken, limit = opened(), 0
     while count or limit in taken:
         count -= limit not in taken
@@ -116,6 +122,7 @@ def in_child(test: Callable[..., None]) -> Callable[..., None]:
             assert not pool._starved
             assert not pool._dials
             assert pool._ledger.open == len(pool._ledger.connections) == stats.idle
+        unlimited()
         kept = {end.fileno() for end in (worker._bell, worker._ear) if end}
         eventually(lambda: opened() - before <= kept)
 
