@@ -32,6 +32,7 @@ from tempfile import TemporaryDirectory
 
 import syncflow
 from syncflow.cli.memory import resident
+from syncflow.watching import tell_late
 
 MIB = 1 << 20
 PATTERN = bytes(range(251)) * 2048  # half a MiB, whose pieces differ
@@ -70,10 +71,9 @@ def serve(seed: int) -> None:
         return int(10 ** chance.uniform(0, 6))
 
     kinds: list[Callable[[], Link]] = [
-        Link,
-        Link,
+        *([Link] * 12),
         lambda: Link(latency=chance.uniform(0, 0.02)),
-        lambda: Link(bandwidth=chance.uniform(1e5, 1e8)),
+        lambda: Link(bandwidth=chance.uniform(1e6, 1e8)),
         lambda: Link(loss=0.05, stall=0.01),
         lambda: Link(cut_after=some()),
         lambda: Link(reset_after=some()),
@@ -84,7 +84,7 @@ def serve(seed: int) -> None:
     def trouble(proxy: FaultProxy) -> None:
         while not stopped.wait(1 / CHANGES_A_SECOND):
             proxy.heal()
-            if chance.random() < 0.05:
+            if chance.random() < 0.03:
                 proxy.refuse()
             proxy.change(up=chance.choice(kinds)(), down=chance.choice(kinds)())
 
@@ -245,7 +245,7 @@ def run(seconds: float, threads: int, seed: int) -> bool:
         is_flat = _watch(session, url, file, seconds, threads, seed)
         session.close()
         gc.collect()
-        session._adapter.watch.tell_late()  # type: ignore[union-attr]  # what was dropped last
+        tell_late()  # what was dropped last
         server.stdin.close()
     stats = session.stats()
     left = stats.open + stats.connecting + stats.waiting + stats.bytes_buffered
