@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
+from .calls import Calls
 from .engine.deadline import Deadline
 from .exceptions import InvalidSchema
 from .merging import HeaderTypes
@@ -27,6 +28,7 @@ class SessionUploadMixin:
     """What a `Session` pushes with."""
 
     timeout: Timeouts
+    _calls: Calls
 
     if TYPE_CHECKING:
 
@@ -97,12 +99,18 @@ class SessionUploadMixin:
             )
         route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
         deadline = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
+        calls = self._calls
         try:
+            calls.begin(deadline, request)
             return Upload(adapter, request, deadline, route, self._remember, callbacks)
         except BaseException as error:
             if callbacks is not None:
                 callbacks.tell_error(error)
             raise
+        finally:
+            calls.under_way.pop(deadline, None)
+            if calls.is_draining:
+                calls.tell()
 
     def _prepare_pushed(self, asked: Request, content_length: int | None) -> PreparedRequest:
         """With the framing of a body that is still to be written."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
 from .adapters.foreign import send_through
+from .calls import Calls
 from .engine.deadline import Deadline
 from .engine.dialer import Network
 from .engine.origin import sha256_fingerprint
@@ -123,6 +124,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             trust=Trust(ssl_context, fingerprint),
             worker=worker,
         )
+        self._calls = Calls()
         self.adapters = {}
         for prefix in ("https://", "http://", "http+unix://"):
             self.mount(prefix, self._adapter)
@@ -321,6 +323,18 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         if not isinstance(timeout, Deadline):
             timeout = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
         kwargs["timeout"] = timeout
+        calls = self._calls
+        if timeout in calls.under_way:  # it is part of a call
+            return self._send_and_follow(request, kwargs, allow_redirects)
+        try:
+            calls.begin(timeout, request)
+            return self._send_and_follow(request, kwargs, allow_redirects)
+        finally:
+            calls.under_way.pop(timeout, None)
+            if calls.is_draining:
+                calls.tell()
+
+    def _send_and_follow(self, request: PreparedRequest, kwargs: dict[str, Any], allow_redirects: bool) -> Response:
         try:
             response = self._send_to_adapter(request, kwargs)
         except (ChunkedEncodingError, ContentDecodingError) as error:
@@ -392,6 +406,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
     def __copy__(self) -> Session:
         other = self.__class__.__new__(self.__class__)
         other.__dict__.update(self.__getstate__())
+        other._calls = Calls()
         # Connections are not shared: either session may be closed.
         fresh = {id(old): old for old in (self._adapter, *self.adapters.values()) if isinstance(old, HTTPAdapter)}
         made = {key: _renewed(old) for key, old in fresh.items()}

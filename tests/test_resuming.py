@@ -1060,9 +1060,9 @@ def test_the_deadline_is_the_same_object(session: Session, monkeypatch: pytest.M
     adapter = session.get_adapter("http://")
     exchange = adapter.exchange
 
-    def watched(request: PreparedRequest, head: Any, deadline: Deadline, route: Any) -> Any:
+    def watched(request: PreparedRequest, head: Any, deadline: Deadline, route: Any, **more: Any) -> Any:
         deadlines.add(deadline)
-        return exchange(request, head, deadline, route)
+        return exchange(request, head, deadline, route, **more)
 
     monkeypatch.setattr(adapter, "exchange", watched)
     with RangeServer(BODY, [1000, 1000]) as server:

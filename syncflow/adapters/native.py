@@ -39,7 +39,7 @@ SETTING_UP = frozenset({"dns", "connect", "proxy", "tls"})
 
 
 class Paused(Protocol):
-    """A download, or a stream of events, between two exchanges."""
+    """A download that goes on when its exchange breaks, or a stream of events between two of them."""
 
     @property
     def where(self) -> str:
@@ -115,7 +115,7 @@ class HTTPAdapter(BaseAdapter):
         self._retired = False
         # By `close`, before it does anything else; never becomes False again.
         self.closed = False
-        # What has no exchange just now, because one has broken, and waits for the next. Any thread.
+        # What may have no exchange just now, because one has broken, and waits for the next. Any thread.
         self.paused: set[Paused] = set()
 
     def send(
@@ -194,12 +194,18 @@ class HTTPAdapter(BaseAdapter):
             route = route._replace(origin=route.origin._replace(proxy=proxy))
         return route
 
-    def exchange(self, request: PreparedRequest, head: WrittenHead, deadline: Deadline, route: Route) -> Exchange:
-        """A connection for the request, on which nothing has been sent yet."""
+    def exchange(
+        self, request: PreparedRequest, head: WrittenHead, deadline: Deadline, route: Route, *, continues: bool = False
+    ) -> Exchange:
+        """A connection for the request, on which nothing has been sent yet.
+
+        Args:
+            continues: whether it is part of something that is under way: see `Pool.connection`.
+        """
         begun = deadline.clock()
         try:
             while True:
-                connection = self._pool.connection(route.origin, deadline)
+                connection = self._pool.connection(route.origin, deadline, continues=continues)
                 try:
                     pooled = deadline.clock() - begun
                     if connection.uses == 0:
@@ -255,16 +261,27 @@ class HTTPAdapter(BaseAdapter):
         self._retired = True
         self._pool.retire()
 
+    @property
+    def is_used(self) -> bool:
+        """Any thread. Whether anything is under way."""
+        return self._pool.is_used or bool(self.paused)
+
+    def wait_until_unused(self, until: float | None) -> bool:
+        """Any thread, once it has retired. Return when nothing is under way any more; False when the moment `until` of
+        `time.monotonic()` comes first."""
+        return self._pool.wait_until_unused(until, self.paused)
+
+    def leave(self, paused: Paused) -> None:
+        """Any thread. It waits for nothing any more: it is over, or has an exchange."""
+        self.paused.discard(paused)
+        if self._retired:
+            self._pool.tell_change()
+
     def retire_from_finalizer(self) -> bool:
         """Any thread, at any moment. As `retire`; whether anything was open that should have been closed."""
         was_open = self._pool.has_connections and not self._retired
         self._pool.retire_from_finalizer()
         return was_open
-
-    def like(self) -> HTTPAdapter:
-        """Another one with the same settings, and connections of its own."""
-        settings: dict[str, Any] = self._settings
-        return HTTPAdapter(worker=self._pool.worker, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the connections: where it is unpickled it begins anew, on that process's worker."""
@@ -291,8 +308,8 @@ class Again(NamedTuple):
         self.adapter.paused.add(source)
 
     def leave(self, source: ResumingSource) -> None:
-        """No longer: its exchange is told by the pool."""
-        self.adapter.paused.discard(source)
+        """No longer: it is over."""
+        self.adapter.leave(source)
 
     def send(self, request: PreparedRequest, begun: Callable[[Exchange], None]) -> Exchange:
         """Send `request`, which has no body, and wait for the head of the answer.
@@ -303,7 +320,8 @@ class Again(NamedTuple):
         request.complete()
         head = serialize(request, self.route)
         while True:
-            exchange = self._exchange(request, head)
+            # Also of an adapter that has retired: its session was only left behind, as that of `syncflow.get`.
+            exchange = self.adapter.exchange(request, head, self.deadline, self.route, continues=True)
             try:
                 begun(exchange)
                 send_request(exchange, request, head.content)
@@ -314,19 +332,6 @@ class Again(NamedTuple):
             except BaseException as error:
                 exchange.abandon(error)
                 raise
-
-    def _exchange(self, request: PreparedRequest, head: WrittenHead) -> Exchange:
-        try:
-            return self.adapter.exchange(request, head, self.deadline, self.route)
-        except SessionClosed:
-            if self.closed:
-                raise
-        # As that of `syncflow.get`, which takes no new requests: a pool for this one, whose connection goes with it.
-        alone = self.adapter.like()
-        try:
-            return alone.exchange(request, head, self.deadline, self.route)
-        finally:
-            alone.retire()
 
 
 def _may_repeat(request: PreparedRequest) -> bool:
