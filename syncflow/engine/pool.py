@@ -6,6 +6,7 @@ to decide, under the pool's lock; what it decided is acted upon outside that loc
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .stats import PoolStats
 
 __all__ = ["Pool"]
+
+# Seconds that the end of the interpreter waits for a worker to close what is idle; it takes less than a millisecond.
+LAST_WAIT = 1.0
 
 
 class Pool:
@@ -304,11 +308,12 @@ class Pool:
         self.dismiss_idle()
         self._stop_timer()
 
-    def dismiss_idle(self) -> None:
-        """Any thread. Close what nobody uses."""
+    def dismiss_idle(self) -> bool:
+        """Any thread. Close what nobody uses; whether there was anything."""
         with self._lock:
             unwanted = self._ledger.dismiss_idle()
         self._act(Verdict(unwanted=unwanted))
+        return bool(unwanted)
 
     @property
     def is_used(self) -> bool:
@@ -433,3 +438,16 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Nobody's request is under way any more but those of daemon threads, which are cut as daemons are. What is idle is
+    closed as it should be: over TLS that is more than the system does. The pools go on: what was registered earlier,
+    and so runs after this, may have something to send."""
+    pools = list(_pools)
+    workers = {pool.worker: pool for pool in pools if pool.dismiss_idle()}
+    for worker, pool in workers.items():
+        done = threading.Event()
+        worker.submit(pool._expiry, done.set)  # behind what it was asked to close
+        done.wait(LAST_WAIT)
