@@ -107,22 +107,30 @@ class SessionAdaptersMixin:
         """
         until = None if timeout is None else monotonic() + timeout
         self._calls.retire()
-        if self._calls.wait_until_none(until):
-            # Not earlier: until then they may need other connections.
-            adapters = self._own_adapters()
-            for adapter in adapters:
-                adapter.retire()
-            for adapter in adapters:
-                if not adapter.wait_until_unused(until):
-                    break
-        self.close()
+        if not self._wait_until_unused(until):
+            self.close()
+        else:
+            # Not `close`, which would take a call that is just being refused for one that it ends.
+            self._end(was_cut=False)
         return not self._calls.was_cut
+
+    def _wait_until_unused(self, until: float | None) -> bool:
+        if not self._calls.wait_until_none(until):
+            return False
+        # Not earlier: until now a call may have needed another connection.
+        adapters = self._own_adapters()
+        for adapter in adapters:
+            adapter.retire()
+        return all(adapter.wait_until_unused(until) for adapter in adapters)
 
     def close(self) -> None:
         """Any thread. End everything at once: every call that waits in another thread, and every response that is
         being read, gets `SessionClosed`. A closed session takes no new requests."""
         is_used = any(adapter.is_used for adapter in self._own_adapters())
-        self._calls.close(was_cut=is_used or bool(self._calls.under_way))
+        self._end(was_cut=is_used or bool(self._calls.under_way))
+
+    def _end(self, *, was_cut: bool) -> None:
+        self._calls.close(was_cut=was_cut)
         for adapter in self._all_adapters():
             adapter.close()
 
