@@ -45,8 +45,9 @@ def serve(limit: float) -> int:
         print(f"http://127.0.0.1:{service.server_port}", flush=True)
         while not terminated.wait(1.0):  # a signal in the moment before Python falls asleep would not wake it
             pass
-        service.shutdown()  # no new clients
-        in_time = session.drain(limit)  # and no new requests; those under way end, or are ended
+        service.shutdown()
+        service.socket.close()  # new clients are refused at once, so that a balancer goes elsewhere
+        in_time = session.drain(limit)  # requests under way end, or are ended
     print("all was finished" if in_time else f"something was not finished within {limit:g} s", flush=True)
     return 0 if in_time else 1
 

@@ -74,7 +74,7 @@ def refuses(client: Session, url: str) -> bool:
     except ConnectionError:
         return True
     except RequestException:
-        return False
+        pass
     return False
 
 
