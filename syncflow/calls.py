@@ -31,13 +31,17 @@ class Endless(Protocol):
 class Calls:
     """Of one session. A call is known by its `Deadline`: there is one for all that it leads to.
 
-    Whoever calls writes itself down and then looks whether the session is draining; whoever drains says so and then
-    looks who is written down. So one of the two sees the other, and a call takes no lock. Each is one step for
-    everybody: the interpreter's lock sees to that, or, where there is none, the dict's own.
+    Whoever calls writes itself down in `under_way` and then looks at `is_draining` (if so, `check`); whoever drains
+    says so and then looks who is written down. So one of the two sees the other, and a call takes no lock. Each is one
+    step for everybody: the interpreter's lock sees to that, or, where there is none, the dict's own.
+
+    And whoever calls takes itself out again, whatever has happened, and then looks at `is_draining` (if so, `tell`). All
+    of this is done in place, and by no method: it is a step of one call into C, which an interrupt (Ctrl-C) does not
+    leave half done; and it costs less.
     """
 
     def __init__(self) -> None:
-        # By any thread, its own entry only: which thread's call it is.
+        # Any thread, its own entry only: whose call it is.
         self.under_way: dict[Deadline, int] = {}
         # Set by any thread, never back.
         self.is_draining = False
@@ -55,18 +59,14 @@ class Calls:
 
     # ---------------------------------------------------------------- a call: its thread
 
-    def begin(self, call: Deadline, request: PreparedRequest) -> None:
-        """Write it down. The caller takes it out of `under_way` itself, whatever happens, and then asks for `tell` if
-        the session is draining: an interrupt (Ctrl-C) must not leave it there.
+    def check(self, call: Deadline, request: PreparedRequest) -> None:
+        """The session is draining: may this call begin, which is written down?
 
         Raises:
-            SessionClosed: the session is draining, and this is no part of a call that is under way on this thread.
+            SessionClosed: it may not, as it is no part of a call that is under way on this thread.
         """
         me = threading.get_ident()
-        self.under_way[call] = me
-        if self.is_draining and not any(
-            thread == me and other is not call for other, thread in self.under_way.copy().items()
-        ):
+        if not any(thread == me and other is not call for other, thread in self.under_way.copy().items()):
             target = request.known_target
             where = masked(request.url) if target is None else target.authority
             state = "has been drained, and is closed" if self.is_closed else "is draining, and takes no new requests"
@@ -135,7 +135,7 @@ class Calls:
 
     def after_fork(self) -> None:
         """In a forked child, which has one thread: the parent's calls, and what they were about, are the parent's."""
-        self.under_way = {}
+        self.under_way.clear()
         self.was_cut = False
         self._begin()
 

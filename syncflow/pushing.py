@@ -6,6 +6,7 @@ Knows how such a request is prepared and what it must be sent through. What is w
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
@@ -101,7 +102,9 @@ class SessionUploadMixin:
         deadline = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
         calls = self._calls
         try:
-            calls.begin(deadline, request)
+            calls.under_way[deadline] = get_ident()
+            if calls.is_draining:
+                calls.check(deadline, request)
             return Upload(adapter, request, deadline, route, self._remember, callbacks)
         except BaseException as error:
             if callbacks is not None:

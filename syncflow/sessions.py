@@ -10,6 +10,7 @@ import copy
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
@@ -324,13 +325,16 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             timeout = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
         kwargs["timeout"] = timeout
         calls = self._calls
-        if timeout in calls.under_way:  # it is part of a call
+        under_way = calls.under_way
+        if timeout in under_way:  # it is part of a call
             return self._send_and_follow(request, kwargs, allow_redirects)
         try:
-            calls.begin(timeout, request)
+            under_way[timeout] = get_ident()
+            if calls.is_draining:
+                calls.check(timeout, request)
             return self._send_and_follow(request, kwargs, allow_redirects)
         finally:
-            calls.under_way.pop(timeout, None)
+            under_way.pop(timeout, None)
             if calls.is_draining:
                 calls.tell()
 
