@@ -35,9 +35,9 @@ class Calls:
     says so and then looks who is written down. So one of the two sees the other, and a call takes no lock. Each is one
     step for everybody: the interpreter's lock sees to that, or, where there is none, the dict's own.
 
-    And whoever calls takes itself out again, whatever has happened, and then looks at `is_draining` (if so, `tell`). All
-    of this is done in place, and by no method: it is a step of one call into C, which an interrupt (Ctrl-C) does not
-    leave half done; and it costs less.
+    And whoever calls takes itself out again, whatever has happened, and then looks at `is_draining` (if so, `tell`).
+    All of this is done in place, and by no method: it is a step of one call into C, which an interrupt (Ctrl-C) does
+    not leave half done; and it costs less.
     """
 
     def __init__(self) -> None:
