@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .decoders import decoder_of
@@ -44,7 +45,8 @@ def save(response: Response, where: Any, on_progress: Progress | None, resume: b
     sink = sink_for(where, key, remove_others=key is not None)
     if response._content is not None:
         return _write_content(response, sink, on_progress)
-    return Download(response, sink, on_progress, source, why_not).run()
+    with source or nullcontext():
+        return Download(response, sink, on_progress, source, why_not).run()
 
 
 def _write_content(response: Response, sink: Sink, on_progress: Progress | None) -> int:

@@ -6,9 +6,11 @@ Knows how such a request is prepared and what it must be sent through. What is w
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
+from .calls import Calls
 from .engine.deadline import Deadline
 from .exceptions import InvalidSchema
 from .merging import HeaderTypes
@@ -27,6 +29,7 @@ class SessionUploadMixin:
     """What a `Session` pushes with."""
 
     timeout: Timeouts
+    _calls: Calls
 
     if TYPE_CHECKING:
 
@@ -97,12 +100,20 @@ class SessionUploadMixin:
             )
         route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
         deadline = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
+        calls = self._calls
         try:
+            calls.under_way[deadline] = get_ident()
+            if calls.is_draining:
+                calls.check(deadline, request)
             return Upload(adapter, request, deadline, route, self._remember, callbacks)
         except BaseException as error:
             if callbacks is not None:
                 callbacks.tell_error(error)
             raise
+        finally:
+            calls.under_way.pop(deadline, None)
+            if calls.is_draining:
+                calls.tell()
 
     def _prepare_pushed(self, asked: Request, content_length: int | None) -> PreparedRequest:
         """With the framing of a body that is still to be written."""

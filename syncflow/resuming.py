@@ -173,6 +173,15 @@ class ResumingSource:
 
     # ---------------------------------------------------------------- reading: one thread
 
+    def __enter__(self) -> ResumingSource:
+        """All reading is done inside of this: the session knows then that something is under way, though its exchange
+        may just have broken, and tells it when it is closed."""
+        self._again.attend(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._again.leave(self)
+
     @property
     def total(self) -> int | None:
         """Bytes of the whole body, encoded; None if that is not known yet."""
@@ -253,7 +262,6 @@ class ResumingSource:
             raise broken
         if self._validator is None:
             self._raise(broken, UNNAMED)
-        self._again.attend(self)
         try:
             why = "the connection broke again each time"
             while True:
@@ -278,8 +286,6 @@ class ResumingSource:
         except RequestException as error:
             error.phase, error.bytes_received = error.phase or "body", self.position
             raise
-        finally:
-            self._again.leave(self)
 
     def _raise(self, broken: RequestException, why: str) -> None:
         broken.add_note(f"not resumed at byte {self.position}: {why}")

@@ -10,11 +10,13 @@ import copy
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .adapters import HTTPAdapter
 from .adapters.foreign import send_through
 from .breakers import CircuitBreaker
+from .calls import Calls
 from .engine.deadline import Deadline
 from .engine.dialer import Network
 from .engine.origin import sha256_fingerprint
@@ -150,6 +152,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             events=events,
             worker=worker,
         )
+        self._calls = Calls()
         self.adapters = {}
         for prefix in ("https://", "http://", "http+unix://"):
             self.mount(prefix, self._adapter)
@@ -349,6 +352,21 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         if not isinstance(timeout, Deadline):
             timeout = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
         kwargs["timeout"] = timeout
+        calls = self._calls
+        under_way = calls.under_way
+        if timeout in under_way:  # it is part of a call
+            return self._send_and_follow(request, kwargs, allow_redirects)
+        try:
+            under_way[timeout] = get_ident()
+            if calls.is_draining:
+                calls.check(timeout, request)
+            return self._send_and_follow(request, kwargs, allow_redirects)
+        finally:
+            under_way.pop(timeout, None)
+            if calls.is_draining:
+                calls.tell()
+
+    def _send_and_follow(self, request: PreparedRequest, kwargs: dict[str, Any], allow_redirects: bool) -> Response:
         try:
             response = self._send_to_adapter(request, kwargs)
         except HEAD_SUFFICES as error:
@@ -420,6 +438,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
     def __copy__(self) -> Session:
         other = self.__class__.__new__(self.__class__)
         other.__dict__.update(self.__getstate__())
+        other._calls = Calls()
         # Connections are not shared: either session may be closed.
         fresh = {id(old): old for old in (self._adapter, *self.adapters.values()) if isinstance(old, HTTPAdapter)}
         made = {key: _renewed(old) for key, old in fresh.items()}

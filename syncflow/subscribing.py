@@ -9,6 +9,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from .adapters import HTTPAdapter
+from .calls import Calls
 from .engine.deadline import Deadline
 from .exceptions import InvalidHeader, UnrewindableBodyError
 from .merging import HeaderTypes
@@ -40,6 +42,7 @@ class SessionEventsMixin:
     """What a `Session` follows events with."""
 
     timeout: Timeouts
+    _calls: Calls
 
     if TYPE_CHECKING:
 
@@ -119,7 +122,7 @@ class SessionEventsMixin:
         opener = StreamRequest(self, request, settings)
         if last_event_id is not None:
             _check_id(last_event_id, opener)
-        return EventStream(
+        stream = EventStream(
             opener,
             self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout),
             last_event_id=last_event_id or "",
@@ -127,6 +130,8 @@ class SessionEventsMixin:
             event_timeout=event_timeout,
             max_event_size=max_event_size,
         )
+        self._calls.follow(stream)
+        return stream
 
 
 class StreamRequest:
@@ -183,13 +188,13 @@ class StreamRequest:
 
     def attend(self, pause: Pause) -> None:
         """See `Opener`. An adapter that was written for `requests` cannot tell."""
-        if (paused := getattr(self._adapter, "paused", None)) is not None:
-            paused.add(pause)
+        if isinstance(self._adapter, HTTPAdapter):
+            self._adapter.paused.add(pause)
 
     def leave(self, pause: Pause) -> None:
         """See `Opener`."""
-        if (paused := getattr(self._adapter, "paused", None)) is not None:
-            paused.discard(pause)
+        if isinstance(self._adapter, HTTPAdapter):
+            self._adapter.leave(pause)
 
 
 def _check_id(last_event_id: object, opener: StreamRequest) -> None:

@@ -30,6 +30,11 @@ EXPECTED: dict[str, list[str]] = {
         r"slow: 12 of 12 have lost some, and were told how many",
         r"no thread is left",
     ],
+    "graceful_service.py": [
+        r"SIGTERM while 10 requests were under way: /0 /1 /2 /3 /4 /5 /6 /7 /8 /9\n",
+        r"all was finished\n",
+        r"exit code 0\n",
+    ],
     "llm_tokens.py": [r"callers block.* costs nothing\. \ndone\n", r"the server has stopped: True"],
     "progress_bar.py": [r"\r\[#* +\] +\d+ %", r"\r\[#{40}\] 100 %\n", r"the server has 4000000 bytes"],
     "resume_download.py": [r"given up; there is \['\d+ bytes'\]", r"saved: 5000000 bytes, whole: True", r"bytes=\d+-"],
@@ -48,7 +53,7 @@ EXPECTED: dict[str, list[str]] = {
 }
 
 # Lines, for those that have more to show than the others.
-LONGER = {"event_fanout.py": 240}
+LONGER = {"event_fanout.py": 240, "graceful_service.py": 75}
 
 
 @pytest.mark.parametrize("name", FILES)

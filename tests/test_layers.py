@@ -29,7 +29,7 @@ LAYERS = [
     {"responses"},
     {"models"},
     {"adapters"},
-    {"redirects", "upload_callbacks"},
+    {"redirects", "upload_callbacks", "calls"},
     {"uploads"},
     {"mounting", "pushing", "subscribing"},
     {"sessions"},

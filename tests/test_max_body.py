@@ -399,7 +399,7 @@ def test_copies_have_it(session: Session) -> None:
         adapter = HTTPAdapter(max_body=10)
         with Session() as other:
             other.trust_env = False
-            other.mount("http://", adapter.like())
+            other.mount("http://", pickle.loads(pickle.dumps(adapter)))
             with pytest.raises(BodyTooLarge):
                 other.send(other.prepare_request(Request("GET", server.url)))
         adapter.close()

@@ -342,7 +342,7 @@ def test_copies_have_it_and_each_its_own() -> None:
             with same:
                 assert budget_of(same).limit == LEAST
                 assert budget_of(same) is not budget_of(session)
-        adapter = session._adapter.like()
+        adapter = pickle.loads(pickle.dumps(session._adapter))
         assert adapter._pool.budget is not None
         assert adapter._pool.budget.limit == LEAST
         adapter.close()

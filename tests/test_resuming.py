@@ -1059,9 +1059,9 @@ def test_the_deadline_is_the_same_object(session: Session, monkeypatch: pytest.M
     adapter = session.get_adapter("http://")
     exchange = adapter._exchange
 
-    def watched(request: PreparedRequest, head: Any, deadline: Deadline, route: Any, witness: Any) -> Any:
+    def watched(request: PreparedRequest, head: Any, deadline: Deadline, route: Any, *more: Any, **named: Any) -> Any:
         deadlines.add(deadline)
-        return exchange(request, head, deadline, route, witness)
+        return exchange(request, head, deadline, route, *more, **named)
 
     monkeypatch.setattr(adapter, "_exchange", watched)
     with RangeServer(BODY, [1000, 1000]) as server:

@@ -41,7 +41,7 @@ HEADS_KEPT = 256
 
 
 class Paused(Protocol):
-    """A download, or a stream of events, between two exchanges."""
+    """A download that goes on when its exchange breaks, or a stream of events between two of them."""
 
     @property
     def where(self) -> str:
@@ -140,7 +140,7 @@ class HTTPAdapter(BaseAdapter):
         self._retired = False
         # By `close`, before it does anything else; never becomes False again.
         self.closed = False
-        # What has no exchange just now, because one has broken, and waits for the next. Any thread.
+        # What may have no exchange just now, because one has broken, and waits for the next. Any thread.
         self.paused: set[Paused] = set()
 
     def send(
@@ -164,7 +164,9 @@ class HTTPAdapter(BaseAdapter):
         while True:
             witness = self._witness(request, route, deadline, trying)
             try:
-                response = self._send_once(request, deadline, route, witness, stream=stream)
+                response = self._send_once(
+                    request, deadline, route, witness, stream=stream, continues=trying is not None
+                )
             except RequestException as error:
                 trying = trying or Trying(self, request, deadline, route.origin.name)
                 trying.after_error(error, witness)
@@ -185,8 +187,9 @@ class HTTPAdapter(BaseAdapter):
         witness: TryWitness | None,
         *,
         stream: bool,
+        continues: bool,
     ) -> Response:
-        head, exchange = self._begin(request, deadline, route, witness)
+        head, exchange = self._begin(request, deadline, route, witness, continues=continues)
         is_begun = False
         try:
             is_begun = send_request(exchange, request, head.content)
@@ -211,15 +214,22 @@ class HTTPAdapter(BaseAdapter):
             response.fetch()
         return response
 
-    def begin(self, request: PreparedRequest, deadline: Deadline, route: Route) -> tuple[WrittenHead, Exchange]:
+    def begin(
+        self, request: PreparedRequest, deadline: Deadline, route: Route, *, continues: bool = False
+    ) -> tuple[WrittenHead, Exchange]:
         """For a body that the program writes: a connection, on which nothing has been sent, and the head to send. Is
-        tried again as the policy says, as long as there is none."""
+        tried again as the policy says, as long as there is none.
+
+        Args:
+            continues: whether it is part of something that is under way: see `Pool.connection`.
+        """
         trying: Trying | None = None
         while True:
             witness = self._witness(request, route, deadline, trying)
             try:
-                return self._begin(request, deadline, route, witness, is_pushed=True)
+                return self._begin(request, deadline, route, witness, continues=continues, is_pushed=True)
             except RequestException as error:
+                continues = True
                 trying = trying or Trying(self, request, deadline, route.origin.name)
                 trying.after_error(error, witness)
 
@@ -244,6 +254,7 @@ class HTTPAdapter(BaseAdapter):
         route: Route,
         witness: TryWitness | None,
         *,
+        continues: bool,
         is_pushed: bool = False,
     ) -> tuple[WrittenHead, Exchange]:
         try:
@@ -252,7 +263,7 @@ class HTTPAdapter(BaseAdapter):
                 check_length(request)
             if witness is not None and self._circuits is not None:
                 witness.admitted(self._circuits.enter(route.origin.name, route.origin.where))
-            return head, self._exchange(request, head, deadline, route, witness)
+            return head, self._exchange(request, head, deadline, route, witness, continues=continues)
         except BaseException as error:
             if isinstance(error, RequestException):
                 error.request = request
@@ -285,11 +296,13 @@ class HTTPAdapter(BaseAdapter):
         deadline: Deadline,
         route: Route,
         witness: TryWitness | None,
+        *,
+        continues: bool,
     ) -> Exchange:
         """A connection for the request, on which nothing has been sent yet."""
         begun = deadline.clock()
         while True:
-            connection = self._pool.connection(route.origin, deadline)
+            connection = self._pool.connection(route.origin, deadline, continues=continues)
             try:
                 pooled = deadline.clock() - begun
                 if connection.uses == 0:
@@ -355,16 +368,27 @@ class HTTPAdapter(BaseAdapter):
         self._retired = True
         self._pool.retire()
 
+    @property
+    def is_used(self) -> bool:
+        """Any thread. Whether anything is under way."""
+        return self._pool.is_used or bool(self.paused)
+
+    def wait_until_unused(self, until: float | None) -> bool:
+        """Any thread, once it has retired. Return when nothing is under way any more; False when the moment `until` of
+        `time.monotonic()` comes first."""
+        return self._pool.wait_until_unused(until, self.paused)
+
+    def leave(self, paused: Paused) -> None:
+        """Any thread. It waits for nothing any more: it is over, or has an exchange."""
+        self.paused.discard(paused)
+        if self._retired:
+            self._pool.tell_change()
+
     def retire_from_finalizer(self) -> bool:
         """Any thread, at any moment. As `retire`; whether anything was open that should have been closed."""
         was_open = self._pool.has_connections and not self._retired
         self._pool.retire_from_finalizer()
         return was_open
-
-    def like(self) -> HTTPAdapter:
-        """Another one with the same settings, and connections of its own."""
-        settings: dict[str, Any] = self._settings
-        return HTTPAdapter(max_retries=self.max_retries, worker=self._pool.worker, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the connections: where it is unpickled it begins anew, on that process's worker."""
@@ -391,8 +415,8 @@ class Again(NamedTuple):
         self.adapter.paused.add(source)
 
     def leave(self, source: ResumingSource) -> None:
-        """No longer: its exchange is told by the pool."""
-        self.adapter.paused.discard(source)
+        """No longer: it is over."""
+        self.adapter.leave(source)
 
     def send(self, request: PreparedRequest, begun: Callable[[Exchange], None]) -> Exchange:
         """Send `request`, which has no body, and wait for the head of the answer.
@@ -402,7 +426,8 @@ class Again(NamedTuple):
         """
         request.complete()
         while True:
-            head, exchange = self._begin(request)
+            # Also of an adapter that has retired: its session was only left behind, as that of `syncflow.get`.
+            head, exchange = self.adapter.begin(request, self.deadline, self.route, continues=True)
             try:
                 begun(exchange)
                 send_request(exchange, request, head.content)
@@ -413,16 +438,3 @@ class Again(NamedTuple):
             except BaseException as error:
                 exchange.abandon(error)
                 raise
-
-    def _begin(self, request: PreparedRequest) -> tuple[WrittenHead, Exchange]:
-        try:
-            return self.adapter.begin(request, self.deadline, self.route)
-        except SessionClosed:
-            if self.closed:
-                raise
-        # As that of `syncflow.get`, which takes no new requests: a pool for this one, whose connection goes with it.
-        alone = self.adapter.like()
-        try:
-            return alone.begin(request, self.deadline, self.route)
-        finally:
-            alone.retire()

@@ -155,6 +155,6 @@ class Trying:
         try:
             pause.wait(deadline.clock() + delay, deadline, lambda: adapter.closed)
         finally:
-            adapter.paused.discard(pause)
+            adapter.leave(pause)
         if adapter.closed:
             raise SessionClosed(f"{self._where}: the session was closed during the request", phase="retry")

@@ -294,7 +294,10 @@ class Connection:
                     self.home.release(self)
                 elif not (exchange.upgrades and exchange.request_complete):
                     exchange.upgrades = False  # what is left of the request is no part of another protocol
-                    self.close()
+                    if exchange.request_complete:
+                        self.part()
+                    else:
+                        self.close()
         except BaseException as error:
             self._failed_to_settle(exchange, error)
             raise
@@ -313,6 +316,11 @@ class Connection:
         self.close()
 
     # ---------------------------------------------------------------- the end
+
+    def part(self) -> None:
+        """Any thread. As `close`, where nothing is under way: over TLS the peer is told (RFC 9112, section 9.8)."""
+        self.transport.say_goodbye()
+        self.close()
 
     def close(self) -> None:
         """Any thread. It leaves the pool at once; the worker closes the socket. Whoever might still wait for an answer
@@ -343,7 +351,10 @@ class Connection:
             stream = self._stream  # what it may have become just now: then the exchange was over
         if stream is not None:
             stream.fail(error)
-        self.close()
+        if exchange is None and stream is None:
+            self.part()
+        else:
+            self.close()
 
     def on_lost(self, error: BaseException) -> None:
         """Worker only: it, or a step of this connection on it, failed."""

@@ -316,6 +316,12 @@ class Ledger:
             self._forget_if_empty(ticket.host)
         return tickets
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody has a connection, sets one up, or waits for one: nobody waits while there is nothing to wait
+        for."""
+        return self.open > len(self._idle)
+
     def dismiss_idle(self) -> list[Connection]:
         """All that nobody uses; they are the caller's to close."""
         unwanted = list(self._idle)

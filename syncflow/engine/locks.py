@@ -24,6 +24,8 @@ LONGEST_NAP = 0.1
 # Seconds that a Bell's wait sleeps at a time: a user may set any timeout, infinity included, and what the system takes
 # is limited.
 LONGEST_SLEEP = 3600.0
+# Seconds after which a wait whose end may go untold looks for itself.
+GLANCE = 1.0
 
 
 class OwnedLock(Protocol):
@@ -113,6 +115,15 @@ class Bell(Condition):
         finally:
             self.sleepers -= 1
         return True
+
+    def sleep_a_while(self, until: float | None) -> bool:
+        """As `sleep`, for who may be rung for by the main thread: an interrupt may strike that one after it has changed
+        something and before it could ring. So this one looks again every second."""
+        soon = time.monotonic() + GLANCE
+        if until is None or soon < until:
+            self.sleep(soon)
+            return True
+        return self.sleep(until)
 
     def forget(self) -> None:
         super().forget()

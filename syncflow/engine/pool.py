@@ -6,9 +6,11 @@ to decide, under the pool's lock; what it decided is acted upon outside that loc
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
+from collections.abc import Collection
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from .deadline import Deadline
 from .descriptors import Superseded
 from .dialer import Dial
 from .ledger import Ledger, Ticket, Verdict
+from .locks import Bell, new_lock
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin
 from .setting_up import SettingUp
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from .stats import PoolStats
 
 __all__ = ["Pool"]
+
+# Seconds that the end of the interpreter waits for a worker to close what is idle; it takes less than a millisecond.
+LAST_WAIT = 1.0
 
 
 class Pool:
@@ -57,7 +63,9 @@ class Pool:
         self.watermarks = watermarks
         self.network = network
         self._max_buffered = max_buffered
-        self._closed = False  # to new requests
+        # Set under _lock, never back.
+        self._retired = False  # nothing new begins
+        self._closed = False  # and what was under way has been ended
         self._begin()
         _pools.add(self)
 
@@ -72,19 +80,28 @@ class Pool:
         self._starved: set[SettingUp] = set()  # those that wait for a file descriptor
         self._expiry = Expiry(self)
         self._timer_at: float | None = None  # the moment for which `_expiry` was set
+        # Taken with nothing else held; the pool's may be taken inside. The Condition is for who waits until nothing is
+        # under way any more.
+        self._watch = new_lock()
+        self._changed = Bell(self._watch)
 
     # ---------------------------------------------------------------- getting a connection: the caller
 
-    def connection(self, origin: Origin, deadline: Deadline) -> Connection:
+    def connection(self, origin: Origin, deadline: Deadline, *, continues: bool = False) -> Connection:
         """A connection that nobody else uses: an idle one, or a new one when there is a place for it.
 
         Waits for `Timeouts.pool`; first come, first served.
 
+        Args:
+            continues: whether it is for something that is under way, and so may have one of a pool that has retired.
+
         Raises:
             PoolTimeout, TotalTimeout: nothing became free in time.
-            SessionClosed: before or meanwhile.
+            SessionClosed: it was closed before or meanwhile, or retired before.
             ConnectionError, SSLError, ConnectTimeout: a new one could not be set up.
         """
+        if self._retired and not continues:
+            raise _closed_before(origin)
         try:
             connection = self._take_or_wait(origin, deadline)
             while True:
@@ -208,10 +225,9 @@ class Pool:
         self._act(verdict)
 
     def _check_open(self, origin: Origin) -> None:
+        """Not whether it has retired: whoever has come this far was there before."""
         if self._closed:
-            raise SessionClosed(
-                f"{origin.where}: the session is closed; make a new one, or keep this one open until the last request"
-            )
+            raise _closed_before(origin)
 
     # ---------------------------------------------------------------- giving it back: any thread
 
@@ -219,7 +235,7 @@ class Pool:
         """Any thread. It is free for another exchange: the next in the queue gets it, or it waits for one."""
         try:
             with self._lock:
-                verdict = self._ledger.release(connection, keep=not self._closed)
+                verdict = self._ledger.release(connection, keep=not self._retired)
                 due = self._ledger.due(connection)
                 timer_is_late = due is not None and (self._timer_at is None or due < self._timer_at)
                 if timer_is_late:
@@ -279,7 +295,9 @@ class Pool:
                 with ticket.lock:
                     ticket.cond.notify()
             for connection in verdict.unwanted:
-                connection.close()
+                connection.part()
+            if self._retired:
+                self.tell_change()
         except BaseException:
             # An interrupt of this thread: others must not wait for ever for what they were granted already.
             self.worker.submit(self._expiry, lambda: self._act(verdict))
@@ -294,7 +312,7 @@ class Pool:
         for connection in unwatched:
             connection.watch()
         for connection in expired:
-            connection.close()
+            connection.part()
         return again
 
     def stats(self) -> PoolStats:
@@ -311,7 +329,7 @@ class Pool:
     def close(self) -> None:
         """Any thread. Everything ends at once: whoever waits for or through a connection gets `SessionClosed`."""
         with self._lock:
-            self._closed = True
+            self._retired = self._closed = True
             tickets = self._ledger.turn_away()
             for ticket in tickets:
                 ticket.error = _closed_during(ticket.host.origin)
@@ -326,12 +344,43 @@ class Pool:
         self._stop_timer()
 
     def retire(self) -> None:
-        """Any thread. Nothing new begins; what is under way ends in its own time, and its connection with it."""
+        """Any thread. Nothing new begins; what is under way ends in its own time, and its connection with it. Whoever
+        waits for a connection is under way and gets one."""
         with self._lock:
-            self._closed = True
+            self._retired = True
+        self.dismiss_idle()
+        self._stop_timer()
+
+    def dismiss_idle(self) -> bool:
+        """Any thread. Close what nobody uses; whether there was anything."""
+        with self._lock:
             unwanted = self._ledger.dismiss_idle()
         self._act(Verdict(unwanted=unwanted))
-        self._stop_timer()
+        return bool(unwanted)
+
+    @property
+    def is_used(self) -> bool:
+        """Any thread. Whether anybody has a connection, sets one up, or waits for one."""
+        with self._lock:
+            return self._ledger.is_used
+
+    def wait_until_unused(self, until: float | None, others: Collection[object] = ()) -> bool:
+        """Any thread, once it has retired. Return when nothing is under way any more, nor in `others`; False when the
+        moment `until` of `time.monotonic()` comes first.
+
+        Woken by `tell_change`, of whoever gives back or gives up the last, and of whoever takes the last out of
+        `others`.
+        """
+        with self._watch:
+            while self.is_used or others:
+                if not self._changed.sleep_a_while(until):
+                    return False
+        return True
+
+    def tell_change(self) -> None:
+        """Any thread, holding nothing. Something may have been the last that was under way."""
+        with self._watch:
+            self._changed.notify_all()
 
     def retire_from_finalizer(self) -> None:
         """Any thread, at any moment, holding anything: as `retire`, by the worker."""
@@ -355,6 +404,12 @@ class Pool:
     def after_fork(self) -> None:
         """In a forked child, which has one thread: everything open belongs to the parent."""
         self._begin()
+
+
+def _closed_before(origin: Origin) -> SessionClosed:
+    return SessionClosed(
+        f"{origin.where}: the session is closed; make a new one, or keep this one open until the last request"
+    )
 
 
 def _closed_during(origin: Origin) -> SessionClosed:
@@ -426,3 +481,16 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Nobody's request is under way any more but those of daemon threads, which are cut as daemons are. What is idle is
+    closed as it should be: over TLS that is more than the system does. The pools go on: what was registered earlier,
+    and so runs after this, may have something to send."""
+    pools = list(_pools)
+    workers = {pool.worker: pool for pool in pools if pool.dismiss_idle()}
+    for worker, pool in workers.items():
+        done = threading.Event()
+        worker.submit(pool._expiry, done.set)  # behind what it was asked to close
+        done.wait(LAST_WAIT)

@@ -118,6 +118,7 @@ class TLSTransport(Transport):
         super().__init__(worker, sock, where, watermarks, budget)
         # Guarded by the lock.
         self._met: OSError | None = None  # by a receive that had something to give
+        self._has_parted = False  # OpenSSL's object may be gone
         guard(self.receiving)
 
     def _sending_lock(self) -> OwnedLock:
@@ -196,6 +197,8 @@ class TLSTransport(Transport):
         return data
 
     def _receive_record(self, most: int) -> bytes | None:
+        if self._has_parted:
+            return b""
         try:
             # OpenSSL gives a record at a time; asking for more than one only makes Python allocate more.
             return self._sock.read(min(most, RECORD))
@@ -242,9 +245,10 @@ class TLSTransport(Transport):
     def say_goodbye(self) -> None:
         with self.receiving:
             # Not in the middle of a record: what a write has left behind would have to go first.
-            if isinstance(self._sock, ssl.SSLSocket) and not self.closed and not self.outgoing.size:
+            if isinstance(self._sock, ssl.SSLSocket) and not (self.closed or self._has_parted or self.outgoing.size):
                 # It goes out ahead of any error: that the kernel is full, or that there is not the peer's own, or
                 # something else in its place (see `memory_tls`).
+                self._has_parted = True
                 with contextlib.suppress(OSError):
                     self._sock.unwrap()
 

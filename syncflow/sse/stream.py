@@ -140,6 +140,7 @@ class EventStream:
         self._has_ended = False
         # Set by any thread, never back.
         self._is_closed = False
+        self._is_winding_up = False
 
     def __iter__(self) -> EventStream:
         return self
@@ -159,7 +160,7 @@ class EventStream:
             raise StopIteration
         ready = self._ready
         while not ready:
-            if not self._advance(None):
+            if not self._advance(None) and not ready:
                 raise StopIteration
         event = ready.popleft()
         self.last_event_id = event.id
@@ -174,6 +175,8 @@ class EventStream:
         pieces = self._pieces
         while not self._ready and self._pieces == pieces:
             if not self._advance(until):
+                if self._ready:
+                    break
                 return None
             if until is not None and self._clock() >= until:
                 break
@@ -220,7 +223,7 @@ class EventStream:
 
     @property
     def _is_over(self) -> bool:
-        return self._is_closed or self._has_ended
+        return self._is_closed or self._is_winding_up or self._has_ended
 
     def _limit_wait(self, patient_until: float | None) -> None:
         """Patience is for what comes by itself: a connection that is being made is not given up for it."""
@@ -268,7 +271,7 @@ class EventStream:
         self._deadline = deadline = self._new_deadline()
         self._limit_wait(None)
         self.response = response = self._opener.open(self.last_event_id, deadline)
-        if self._is_closed:  # perhaps before there was a response to close
+        if self._is_closed or self._is_winding_up:  # perhaps before there was a response to close
             response.close()
             return
         if response.status_code == 204:
@@ -288,7 +291,7 @@ class EventStream:
 
     def _deal_with(self, error: RequestException) -> None:
         """Raise it, unless the stream goes on."""
-        if self._is_closed:
+        if self._is_closed or self._is_winding_up:
             self._give_up()
         elif isinstance(error, EventTimeout) and not self._is_connecting:
             self._notice_silence()
@@ -360,8 +363,19 @@ class EventStream:
         """Any thread, any number of times. End the stream; an iteration that waits ends at once, as at the end of a
         list."""
         self._is_closed = True
-        where = self._opener.where
-        self._cancellation.cancel(Cancelled(f"{where}: the event stream was closed"))
+        self._end("the event stream was closed")
+
+    def wind_up(self) -> None:
+        """Any thread. Its session drains: one that would connect again, and so never end, is to end now, between two
+        events. Those that were decoded are still handed out; what is there of the next one is not waited for, because
+        it comes again with the next connection, whosever that is, by the id of the last one. A stream that does not
+        connect again ends by itself."""
+        if self._most != 0:
+            self._is_winding_up = True
+            self._end("the event stream was ended: its session is draining")
+
+    def _end(self, why: str) -> None:
+        self._cancellation.cancel(Cancelled(f"{self._opener.where}: {why}"))
         if self.response is not None:
             self.response.close()
 

@@ -281,7 +281,7 @@ class Walk:
         else:
             get(self.place)
         pool.retire()
-        pool._closed = False
+        pool._retired = False
         eventually(lambda: self.faults.open_sockets == 0, PATIENCE, message=f"{what}: {self.place.session.stats()}")
         assert own_threads() <= self.threads, what
 

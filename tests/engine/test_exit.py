@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -132,8 +133,129 @@ def test_the_interpreter_ends_at_once(name: str, wire: Wire, ca_file: Path) -> N
     assert ended.stdout == ""
     rest = SHOWN.sub("", ended.stderr)
     assert rest == "", "something else than the warnings that something was left open"
-    if name in ("nothing begun", "closed"):
+    if name in ("nothing begun", "idle", "closed"):
         assert ended.stderr == ""
+
+
+# How a program comes to its end with a session that has been used, and its exit code.
+ENDS = {
+    "by falling off": ("session.get(url)", 0),
+    "by falling off, watched by the worker": (
+        "session.get(url); until(lambda: all(t.is_watched for t in transports()))",
+        0,
+    ),
+    "by sys.exit in its block": ("with session:\n    session.get(url)\n    sys.exit(3)", 3),
+    "by an exception in its block": ("with session:\n    session.get(url)\n    raise ValueError('of the program')", 1),
+    "after a drain": ("session.get(url); assert session.drain()", 0),
+    "while a thread waits": (
+        """
+threading.Thread(target=lambda: session.get(url + '/silence'), daemon=True).start()
+until(reads)
+other = syncflow.Session()
+other.verify = session.verify
+other.get(url)
+""",
+        0,
+    ),
+}
+
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(  [^\n]*\n)*ValueError: of the program\n")
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_is_idle_is_closed_properly(end: str, wire: Wire, ca_file: Path) -> None:
+    """Over TLS with its own word for the end (RFC 9112, section 9.8), without which a server has to assume that it was
+    cut. And there is nothing on stderr but what the program itself has to say."""
+    text, code = ENDS[end]
+    farewells: list[str] = []
+
+    def script(peer: Peer) -> None:
+        if isinstance(peer._connection.sock, ssl.SSLSocket):
+            peer._connection.sock.suppress_ragged_eofs = False
+        for request in peer.requests():
+            if request.path == "/silence":
+                peer.stall()
+                return
+            peer.send(reply(200, b"ok"))
+        farewells.append("as it should")  # else `requests` has raised
+
+    with ScriptedServer(script, ssl_context=wire.server) as server:
+        ended = subprocess.run(  # noqa: PLW1510  # the exit code is asserted below
+            program(text, server.url, str(ca_file)), capture_output=True, text=True, timeout=BOUNDED
+        )
+        server.release()
+    assert farewells == ["as it should"]
+    assert ended.returncode == code, ended.stderr
+    rest = TRACEBACK.sub("", ended.stderr) if code == 1 else ended.stderr
+    assert SHOWN.sub("", rest) == ""
+    if end != "while a thread waits":
+        assert rest == ""
+
+
+# What a thread that is no daemon is doing when the main thread has come to its end.
+GO_ON = {
+    "get": "print(session.get(url + '/later').text)",
+    "stream": "print(b''.join(session.get(url + '/later', stream=True).iter_content(1)).decode())",
+    "upload": """
+upload = session.upload('POST', url + '/later')
+upload.write(b'x')
+at_the_end.wait(10)
+upload.write(bytes(8 << 20))
+print(upload.finish().text)
+""",
+    "first of all": "at_the_end.wait(10); print(session.get(url + '/later').text)",
+}
+
+ANOTHER_THREAD = """
+at_the_end = threading.Event()
+def work():
+    {work}
+threading.Thread(target=work).start()
+{until}
+print("the main thread ends", flush=True)
+at_the_end.set()
+"""
+
+
+@pytest.mark.parametrize("work", GO_ON)
+def test_the_interpreter_waits_for_a_thread_that_is_no_daemon(work: str, wire: Wire, ca_file: Path) -> None:
+    """And that one can do all it has to."""
+
+    def script(peer: Peer) -> None:
+        for _ in peer.requests():
+            peer.send(reply_head(200, {"Content-Length": "4"}) + b"wh")
+            peer.wait_step()
+            peer.send(b"ol")
+
+    text = ANOTHER_THREAD.format(
+        work=GO_ON[work].strip().replace("\n", "\n    "),
+        until="until(lambda: any(t.bytes_received for t in transports()))" if work in ("get", "stream") else "",
+    )
+    with ScriptedServer(script, ssl_context=wire.server) as server:
+        command = program(text, server.url, str(ca_file))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "the main thread ends\n"
+                server.step()
+                output, errors = process.communicate(timeout=BOUNDED)
+            finally:
+                process.kill()
+    assert output == "whol\n"
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_what_is_registered_with_atexit_may_still_send(order: str, wire: Wire, ca_file: Path) -> None:
+    """Whether it runs before syncflow's own or after it."""
+    text = "import atexit, sys\nif sys.argv[3] == 'before': atexit.register(lambda: last())\n" + PRELUDE
+    text += "def last():\n    print(session.get(url).text)\n    session.close()\n"
+    text += "if sys.argv[3] == 'after': atexit.register(last)\nsession.get(url)\n"
+    with ScriptedServer(serve, ssl_context=wire.server) as server:
+        command = [sys.executable, "-X", "dev", "-W", "error", "-c", text, server.url, str(ca_file), order]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=BOUNDED)  # noqa: PLW1510
+        server.release()
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
 
 
 # ---------------------------------------------------------------------- Ctrl-C

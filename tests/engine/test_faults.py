@@ -153,7 +153,7 @@ def test_an_error_at_each_call_ends_in_an_answer_or_an_exception(
             eventually(lambda: counts(pool_of(session))[0] == counts(pool_of(session))[1])
             # Each round begins with a connection of its own.
             pool_of(session).retire()
-            pool_of(session)._closed = False
+            pool_of(session)._retired = False
             if not plan.struck.is_set():
                 break
         else:
