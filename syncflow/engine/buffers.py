@@ -31,7 +31,7 @@ class BoundedBuffer:
             when it was emptied (`settle`). In between `high` and `low` are those of its share.
     """
 
-    __slots__ = ("_low", "at_once", "budget", "has_share", "high", "low", "most", "size")
+    __slots__ = ("_low", "budget", "has_share", "high", "low", "most", "size")
 
     def __init__(self, high: int, low: int, budget: Budget | None = None) -> None:
         self.high = self.most = high
@@ -39,8 +39,6 @@ class BoundedBuffer:
         self.size = 0
         self.budget = budget
         self.has_share = False
-        # Bytes that an empty buffer holds without having asked.
-        self.at_once = high if budget is None else min(high, FLOOR)
 
     @property
     def room(self) -> int:
@@ -87,12 +85,14 @@ class BoundedBuffer:
 class OutgoingBuffer(BoundedBuffer):
     """What waits to be sent: memoryviews, each with the count of its bytes that are body and not framing."""
 
-    __slots__ = ("_payloads", "_pieces")
+    __slots__ = ("_payloads", "_pieces", "at_once")
 
     def __init__(self, high: int, low: int, budget: Budget | None = None) -> None:
         super().__init__(high, low, budget)
         self._pieces: deque[memoryview] = deque()
         self._payloads: deque[int] = deque()
+        # Bytes that it holds, when it is empty, without having asked the budget.
+        self.at_once = high if budget is None else min(high, FLOOR)
 
     def append(self, piece: memoryview, payload: int) -> None:
         """Queue a piece that nobody will change any more."""
