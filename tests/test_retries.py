@@ -121,6 +121,15 @@ def test_a_number_of_the_session_is_the_total_and_one_of_an_adapter_is_of_connec
     assert HTTPAdapter(max_retries=0).retry is None
 
 
+def test_it_may_be_set_later_as_programs_for_requests_do(new_session: NewSession) -> None:
+    session = new_session()
+    session.get_adapter("http://").max_retries = AT_ONCE
+    with AppServer(answers(503)) as server:
+        assert session.get(server.url).ok
+    with pytest.raises(TypeError, match="retries="):
+        session.get_adapter("http://").max_retries = "3"
+
+
 def test_one_of_urllib3_is_understood() -> None:
     theirs = urllib3.Retry(
         total=7, connect=2, read=False, backoff_factor=0.3, status_forcelist=[500], allowed_methods=["POST"]

@@ -114,7 +114,6 @@ class HTTPAdapter(BaseAdapter):
         if breaker is not None and not isinstance(breaker, CircuitBreaker):
             raise TypeError(f"breaker= is a CircuitBreaker or None, not {breaker!r}")
         self.max_retries = max_retries
-        self.retry = Retry.of_connections(max_retries) if type(max_retries) is int else Retry.of(max_retries)
         self.watch = watch_for(events, LOG)
         self._circuits = None if breaker is None else Circuits(breaker, time.monotonic)
         self._trust = trust
@@ -142,6 +141,16 @@ class HTTPAdapter(BaseAdapter):
         self.closed = False
         # What may have no exchange just now, because one has broken, and waits for the next. Any thread.
         self.paused: set[Paused] = set()
+
+    @property
+    def max_retries(self) -> int | Retry | None:
+        """As it was given, here or, as programs for `requests` do, later."""
+        return self._max_retries
+
+    @max_retries.setter
+    def max_retries(self, value: int | Retry | None) -> None:
+        self.retry = Retry.of_connections(value) if type(value) is int else Retry.of(value)
+        self._max_retries = value
 
     def send(
         self,

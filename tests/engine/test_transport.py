@@ -501,7 +501,7 @@ def test_an_interrupt_on_the_way_into_sendfile_does_not_keep_the_socket_open(
     def interrupted(*args: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(link.transport, "_send_file", interrupted)
+    monkeypatch.setattr(link.transport, "write_file_once", interrupted)
     with pytest.raises(KeyboardInterrupt):
         link.transport.write_file(file.fileno(), 0, 1000, NO_LIMIT)
     link.transport.close()
