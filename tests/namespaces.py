@@ -66,25 +66,29 @@ def lay_cable() -> Iterator[Cable]:
     number = next(_numbers)
     client, server = (f"syncflow-{os.getpid()}-{number}-{end}" for end in ("client", "server"))
     with contextlib.ExitStack() as undo:
-        for name in (client, server):
-            try:
+        try:
+            for name in (client, server):
                 ip(f"netns add {name}")
-            except subprocess.CalledProcessError as error:
-                raise Refused(f"`ip netns add` says: {error.stderr.strip()}") from error
-            undo.callback(ip, f"netns del {name}")
-        ip(f"-n {client} link add near address 02:00:00:00:00:01 type veth peer name far netns {server}")
-        ip(f"-n {server} link set far address 02:00:00:00:00:02")
-        ip(f"-n {client} addr add {CLIENT}/24 dev near")
-        # The first can go without the second, which keeps the way back.
-        ip(f"-n {server} addr add {SERVER}/32 dev far")
-        ip(f"-n {server} addr add {SECOND}/24 dev far")
-        ip(f"-n {client} link set near up")
-        ip(f"-n {server} link set far up")
-        for address in (SERVER, SECOND):
-            # Known for good: who is not there any more would otherwise be missed when nobody answers for the address.
-            ip(f"-n {client} neigh replace {address} lladdr 02:00:00:00:00:02 nud permanent dev near")
-        ip(f"-n {server} neigh replace {CLIENT} lladdr 02:00:00:00:00:01 nud permanent dev far")
+                undo.callback(ip, f"netns del {name}")
+            _connect(client, server)
+        except subprocess.CalledProcessError as error:
+            raise Refused(f"`{' '.join(error.cmd)}` says: {error.stderr.strip()}") from error
         yield Cable(client, server)
+
+
+def _connect(client: str, server: str) -> None:
+    ip(f"-n {client} link add near address 02:00:00:00:00:01 type veth peer name far netns {server}")
+    ip(f"-n {server} link set far address 02:00:00:00:00:02")
+    ip(f"-n {client} addr add {CLIENT}/24 dev near")
+    # The first can go without the second, which keeps the way back.
+    ip(f"-n {server} addr add {SERVER}/32 dev far")
+    ip(f"-n {server} addr add {SECOND}/24 dev far")
+    ip(f"-n {client} link set near up")
+    ip(f"-n {server} link set far up")
+    for address in (SERVER, SECOND):
+        # Known for good: who is not there any more would otherwise be missed when nobody answers for the address.
+        ip(f"-n {client} neigh replace {address} lladdr 02:00:00:00:00:02 nud permanent dev near")
+    ip(f"-n {server} neigh replace {CLIENT} lladdr 02:00:00:00:00:01 nud permanent dev far")
 
 
 def ip(arguments: str) -> None:
