@@ -1,6 +1,6 @@
 """The wall clock may jump, by a day and back: nothing is measured by it, and nobody waits by it.
 
-Knows which calls read the wall clock, and the few places where that is meant: moments that others have written as dates.
+Knows which calls read the wall clock, and the few places where that is meant: moments that others write as dates.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def test_a_reading_is_found(source: str) -> None:
 
 
 def test_other_clocks_are_not_meant() -> None:
-    source = "import time\nfrom time import monotonic\ntime.monotonic(); time.perf_counter(); self.time(); message.now()"
+    source = (
+        "import time\nfrom time import monotonic\ntime.monotonic(); time.perf_counter(); self.time(); message.now()"
+    )
     assert list(wall_clock_readings(source)) == []
 
 
