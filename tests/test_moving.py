@@ -6,13 +6,14 @@ Knows the pool's clock, so that an age can come without waiting for it. The two 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from syncflow import PoolLimits, Session
-from syncflow.engine import ledger
+from syncflow.engine import ledger, pool
 from syncflow.testing import AppServer, Peer, Request, Response, ScriptedServer, eventually, reply, reply_head
 
 from .concurrency import PATIENCE, Call
@@ -37,19 +38,20 @@ class Name:
 
 
 class Clock:
-    """The pool's. Moves only where the test says so."""
+    """The pool's. Ahead of the true one by what the test says."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.ahead = 0.0
 
     def __call__(self) -> float:
-        return self.now
+        return time.monotonic() + self.ahead
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(ledger, "monotonic", clock)
+    monkeypatch.setattr(pool, "monotonic", clock)
     return clock
 
 
@@ -87,13 +89,13 @@ def address(response: Any) -> str:
 
 
 def test_it_follows_when_its_connection_is_old(new_session: NewSession, move: Move, clock: Clock) -> None:
-    session = new_session(resolver=move.name, pool=PoolLimits(max_age=AGE))
+    session = new_session(resolver=move.name, pool=PoolLimits(max_age=AGE, idle=10 * AGE))
     assert address(session.get(move.url)) == "127.0.0.1"
     move.happen()
-    clock.now += AGE - 1
+    clock.ahead += AGE / 2
     assert address(session.get(move.url)) == "127.0.0.1", "used before its age"
     assert (move.old.connections, move.name.asked) == (1, 1)
-    clock.now += 1
+    clock.ahead += AGE / 2
     assert address(session.get(move.url)) == "127.0.0.2"
     move.old.wait_until_idle()
     assert (move.old.connections, move.new.connections, move.name.asked) == (1, 1, 2)
@@ -103,10 +105,10 @@ def test_one_that_is_in_use_when_its_age_comes_ends_with_that(
     new_session: NewSession, move: Move, clock: Clock
 ) -> None:
     """It is never idle again, nobody asks for it: it ends at its return."""
-    session = new_session(resolver=move.name, pool=PoolLimits(max_age=AGE))
+    session = new_session(resolver=move.name, pool=PoolLimits(max_age=AGE, idle=10 * AGE))
     with session.get(f"{move.url}20000000", stream=True) as response:
         move.happen()
-        clock.now += AGE
+        clock.ahead += AGE
         assert len(response.content) == 20_000_000, "what is under way goes on"
         move.old.wait_until_idle()
     assert session.stats().open == 0
@@ -115,12 +117,12 @@ def test_one_that_is_in_use_when_its_age_comes_ends_with_that(
 
 def test_one_that_is_promised_when_its_age_comes_is_not_used(new_session: NewSession, move: Move, clock: Clock) -> None:
     """Who waits in the queue gets the place, not the connection."""
-    session = new_session(resolver=move.name, pool=PoolLimits(per_host=1, max_age=AGE))
+    session = new_session(resolver=move.name, pool=PoolLimits(per_host=1, max_age=AGE, idle=10 * AGE))
     with session.get(f"{move.url}20000000", stream=True) as response:
         waiting = Call(session.get, move.url)
         eventually(lambda: session.stats().waiting == 1)
         move.happen()
-        clock.now += AGE
+        clock.ahead += AGE
         assert len(response.content) == 20_000_000
     assert address(waiting.result()) == "127.0.0.2"
     move.old.wait_until_idle()
@@ -130,7 +132,7 @@ def test_constant_traffic_keeps_no_old_connection_alive(
     frantic: None, new_session: NewSession, move: Move, clock: Clock
 ) -> None:
     """Every request that is begun after the age has come goes to the new address, whatever the others are doing."""
-    session = new_session(resolver=move.name, pool=PoolLimits(per_host=3, max_age=AGE))
+    session = new_session(resolver=move.name, pool=PoolLimits(per_host=3, max_age=AGE, idle=10 * AGE))
     aged, enough = threading.Event(), threading.Event()
     rounds = [0] * 6
 
@@ -145,7 +147,7 @@ def test_constant_traffic_keeps_no_old_connection_alive(
     try:
         eventually(lambda: all(count > 5 for count in rounds))
         move.happen()
-        clock.now += AGE
+        clock.ahead += AGE
         aged.set()
         reached = list(rounds)
         eventually(lambda: all(now > before + 5 for now, before in zip(rounds, reached, strict=True)))
@@ -245,9 +247,9 @@ def test_the_age_of_a_connection_is_no_limit_of_a_request(new_session: NewSessio
         peer.wait_closed(PATIENCE)
 
     with ScriptedServer(script) as server:
-        session = new_session(pool=PoolLimits(max_age=AGE))
+        session = new_session(pool=PoolLimits(max_age=AGE, idle=10 * AGE))
         with session.get(server.url, stream=True) as response:
-            clock.now += 2 * AGE
+            clock.ahead += 2 * AGE
             server.step()
             assert response.content == b"abcdef"
         server.wait_until_idle()
