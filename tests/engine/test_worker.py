@@ -399,7 +399,7 @@ def test_commands_that_a_dying_worker_did_not_come_to_are_told(worker: Worker) -
         worker.submit(crashing, crash)
         for client in [*clients, crashing]:
             assert client.failed.wait(PATIENCE)
-    eventually(lambda: seen)
+        eventually(lambda: seen)  # the last of it, after all are told
     assert not ran
     assert all(len(client.failures) == 1 for client in clients)
 
