@@ -88,6 +88,8 @@ def forked(function: Callable[[], Any]) -> Callable[[], Any]:
     def join() -> Any:
         ready, _, _ = select.select([reading], [], [], 2 * PATIENCE)
         if not ready:
+            os.kill(pid, signal.SIGABRT)  # pytest has enabled faulthandler, which says where it is blocked
+            select.select([reading], [], [], PATIENCE)
             os.kill(pid, signal.SIGKILL)
         with os.fdopen(reading, "rb") as pipe:
             told = pipe.read()

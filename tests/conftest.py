@@ -256,6 +256,11 @@ def chromium_required() -> None:
     _require("chromium")
 
 
+@pytest.fixture(scope="session")
+def ip_required() -> None:
+    _require("ip")
+
+
 def _require(program: str) -> None:
     """Skips where a program is missing, unless this is CI: there everything must have run."""
     if shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None:

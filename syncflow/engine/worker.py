@@ -32,6 +32,9 @@ WRITE = selectors.EVENT_WRITE
 # Commands run in one turn of the loop, so that a flood of them does not keep sockets waiting.
 COMMANDS_A_TURN = 256
 
+# Timers that are kept without a look whether they were cancelled.
+FEW_TIMERS = 64
+
 # Seconds that the worker sleeps at most while it waits for a timer: the kernel counts milliseconds in 32 bits, and a
 # user may set any limit, infinity included.
 LONGEST_SLEEP = 3600.0
@@ -98,6 +101,7 @@ class Worker:
         self._selector: selectors.BaseSelector | None = None
         self._watched: dict[Client, int] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._most_timers = FEW_TIMERS  # until those that were cancelled are looked for
         self._to_notify: list[threading.Condition] = []
         self._tickets = itertools.count()
         with _workers_lock:
@@ -201,8 +205,17 @@ class Worker:
         """Worker only. Run `action` at the moment `when` of `time.monotonic()`."""
         assert self.is_current()
         timer = Timer(client, action)
+        if len(self._timers) >= self._most_timers:
+            self._drop_cancelled()
         heapq.heappush(self._timers, (when, next(self._tickets), timer))
         return timer
+
+    def _drop_cancelled(self) -> None:
+        """Behind one that strikes soon, any number may be set for later, and cancelled. Half of them at least are gone
+        when this comes again, or were set meanwhile: so it costs each timer a constant share."""
+        self._timers = [entry for entry in self._timers if entry[2].action is not None]
+        heapq.heapify(self._timers)
+        self._most_timers = max(FEW_TIMERS, 2 * len(self._timers))
 
     def notify_last(self, condition: threading.Condition) -> None:
         """Worker only. Wake who waits on `condition`, at the end of this turn: a thread that is woken while this one

@@ -65,8 +65,14 @@ def echo(request: Request) -> Response:
 class AppServer(Server):
     """Answers what `app` says. An error in the app is a 500, and comes out of the `with` block."""
 
-    def __init__(self, app: App = echo, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        super().__init__(ssl_context=ssl_context)
+    def __init__(
+        self,
+        app: App = echo,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        bind_to: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        super().__init__(ssl_context=ssl_context, bind_to=bind_to)
         self._app = app
         # Guarded by `_changed`.
         self._requests = 0

@@ -218,8 +218,9 @@ class ScriptedServer(Server):
         timeout: float = WAIT_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
         receive_buffer: int | None = None,
+        bind_to: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
-        super().__init__(ssl_context=ssl_context, receive_buffer=receive_buffer)
+        super().__init__(ssl_context=ssl_context, receive_buffer=receive_buffer, bind_to=bind_to)
         self.timeout = timeout
         self._scripts = scripts
         self._repeat = repeat

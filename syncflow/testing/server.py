@@ -109,7 +109,7 @@ def _close_unfinished(error: OSError) -> None:
 
 
 class Server:
-    """Binds 127.0.0.1 on a free port; each accepted connection runs `serve()` in a thread of its own."""
+    """Binds 127.0.0.1 on a free port, or `bind_to`; each accepted connection runs `serve()` in a thread of its own."""
 
     def __init__(
         self,
@@ -117,11 +117,13 @@ class Server:
         ssl_context: ssl.SSLContext | None = None,
         backlog: int = 1024,
         receive_buffer: int | None = None,
+        bind_to: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self.stopping = threading.Event()
         self._ssl_context = ssl_context
         self._backlog = backlog
         self._receive_buffer = receive_buffer
+        self._bind_to = bind_to
         self._address: tuple[str, int] | None = None
         self._listener: socket.socket | None = None
         self._waker: socket.socket | None = None
@@ -150,7 +152,7 @@ class Server:
     @property
     def url(self) -> str:
         """Without a slash at the end: `server.url + "/path"`."""
-        return f"{'https' if self._ssl_context else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._ssl_context else 'http'}://{self.address[0]}:{self.port}"
 
     @property
     def connections(self) -> int:
@@ -180,14 +182,18 @@ class Server:
 
     def bind(self, listener: socket.socket) -> None:
         """Gives it its address, before it listens."""
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(self._bind_to)
 
     def _start_listening(self) -> None:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if self._receive_buffer is not None:
             # On the listener: what is set after accept() comes too late for the window in the handshake.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        self.bind(listener)
+        try:
+            self.bind(listener)
+        except OSError:
+            listener.close()
+            raise
         listener.listen(self._backlog)
         listener.setblocking(False)
         self._address = listener.getsockname()

@@ -295,6 +295,31 @@ def test_a_timer_may_set_another_and_cancel_a_third(worker: Worker) -> None:
     assert ran == ["second"]
 
 
+def test_timers_that_were_cancelled_do_not_pile_up(worker: Worker) -> None:
+    """Behind one that strikes before them, which keeps them from being found out."""
+    client = Bystander()
+    far = time.monotonic() + 3600
+    ran: list[int] = []
+
+    def set_and_cancel() -> int:
+        lasting = [worker.call_at(far, client, lambda: None)]
+        for number in range(5000):
+            worker.call_at(far + number, client, lambda: None).cancel()
+            if number % 100 == 0:
+                lasting.append(worker.call_at(far + number, client, lambda: None))
+        kept = len(worker._timers)
+        assert all(any(timer is entry[2] for entry in worker._timers) for timer in lasting)
+        for timer in lasting:
+            timer.cancel()
+        for number in range(3):
+            worker.call_at(number, client, lambda number=number: ran.append(number))  # type: ignore[misc]
+        return kept
+
+    assert run_on(worker, set_and_cancel) < 200
+    eventually(lambda: ran == [0, 1, 2])
+    eventually(lambda: not worker._timers)
+
+
 @pytest.mark.parametrize("delay", [1e8, float("inf")])
 def test_a_timer_may_be_further_away_than_select_can_count(worker: Worker, delay: float) -> None:
     """PoolLimits(idle=...) may be any number of seconds; poll(2) counts milliseconds in 32 bits."""
@@ -374,7 +399,7 @@ def test_commands_that_a_dying_worker_did_not_come_to_are_told(worker: Worker) -
         worker.submit(crashing, crash)
         for client in [*clients, crashing]:
             assert client.failed.wait(PATIENCE)
-    eventually(lambda: seen)
+        eventually(lambda: seen)  # the last of it, after all are told
     assert not ran
     assert all(len(client.failures) == 1 for client in clients)
 
@@ -429,6 +454,7 @@ def test_submitting_while_it_dies_is_never_lost(worker: Worker) -> None:
     def crash() -> None:
         raise Crash
 
+    others = set(threading.enumerate())
     with silent_hook():
         calls = [Call(submit_many) for _ in range(4)]
         for _ in range(20):
@@ -437,6 +463,8 @@ def test_submitting_while_it_dies_is_never_lost(worker: Worker) -> None:
             call.result()
         eventually(lambda: all(client.failures or id(client) in ran for client in clients))
         eventually(lambda: worker._thread is None)
+        # One that dies is forgotten before its error comes to the hook.
+        eventually(lambda: not [t for t in threading.enumerate() if t not in others and t.name == worker._name])
     assert not any(client.failures and id(client) in ran for client in clients)
 
 
