@@ -130,3 +130,24 @@ def test_both_say_it_at_the_same_moment(session: Session, server_tls: ssl.SSLCon
                 eventually(lambda transport=connection.transport: transport.is_watched)  # type: ignore[misc]
             at_once(server.step, pool_of(session).dismiss_idle)
             eventually(lambda: counts(pool_of(session)) == (0, 0, 0, 0))
+
+
+def test_who_reads_after_both_have_said_it(session: Session, server_tls: ssl.SSLContext) -> None:
+    """It is the end, and no misuse of an object that is gone."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply(200, b"ok"))
+        peer.close()
+
+    with ScriptedServer(script, ssl_context=server_tls) as server:
+        with session.get(server.url, stream=True) as response:
+            transport = connection_of(response).transport
+            assert response.content == b"ok"
+        server.wait_until_idle()  # its farewell is here
+        with transport.receiving:
+            transport.say_goodbye()
+            transport.say_goodbye()
+            if not transport.closed:
+                assert transport.receive(1) == b""
+                assert not transport.is_quiet()

@@ -12,7 +12,7 @@ import pytest
 
 from syncflow import Session, SessionClosed
 from syncflow.engine import locks
-from syncflow.sse import EventHub
+from syncflow.sse import EventHub, EventStream
 from syncflow.testing import Peer, Request, chunk, eventually, last_chunk
 
 from ..concurrency import at_once
@@ -171,3 +171,60 @@ def test_a_stream_that_is_gone_is_not_told(session: Session) -> None:
         assert len(session._calls._endless) == 100
         del streams
         assert not session._calls._endless
+
+
+def test_one_that_begins_in_the_middle(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the others were told, and before new requests are refused."""
+    calls, streams = session._calls, []
+    wind_up = calls._wind_up
+
+    def begin_one() -> None:
+        wind_up()
+        if not streams:
+            streams.append(session.sse(server.url))
+            assert next(streams[0]).id == "1"
+
+    monkeypatch.setattr(calls, "_wind_up", begin_one)
+    with Source(holds(numbered(1))) as server:
+        assert session.drain(PATIENCE)
+        assert list(streams[0]) == []
+
+
+def test_one_that_would_connect_again_in_the_middle(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When new requests are refused already, it knows why."""
+    calls = session._calls
+    wind_up = calls._wind_up
+
+    def wait_first() -> None:
+        if calls.is_draining:
+            eventually(lambda: not following._thread.is_alive())
+        wind_up()
+
+    monkeypatch.setattr(calls, "_wind_up", wait_first)
+    with Source(whole(numbered(1))) as server:
+        following = Following(follow(session, server.url))
+        eventually(lambda: following.events)
+        assert session.drain(PATIENCE)
+        assert following.end() is None
+
+
+@pytest.mark.parametrize("way", [next, lambda stream: stream.batch()[0]], ids=["next", "batch"])
+def test_what_comes_at_the_same_moment_is_handed_out(session: Session, way: Callable[[EventStream], Any]) -> None:
+    with Source(holds(numbered(1))) as server:
+        stream = session.sse(server.url)
+        connect = stream._connect
+
+        def wind_up_after_reading() -> None:
+            connect()
+            read = stream._reader.read  # type: ignore[union-attr]
+
+            def read_then_wind_up() -> Any:
+                events = read()
+                stream.wind_up()
+                return events
+
+            stream._reader.read = read_then_wind_up  # type: ignore[union-attr, method-assign]
+
+        stream._connect = wind_up_after_reading  # type: ignore[method-assign]
+        assert way(stream).id == "1"
+        assert list(stream) == []
