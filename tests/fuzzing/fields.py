@@ -14,7 +14,9 @@ from syncflow.auth import HTTPDigestAuth
 from syncflow.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cookie_header
 from syncflow.http1 import request_head
 from syncflow.links import parse_header_links
+from syncflow.retries import retry_after
 from syncflow.sources import NO_SOURCE
+from syncflow.structures import CaseInsensitiveDict
 from syncflow.text import decode, decode_pieces, encoding_of, known_codec, split_lines
 
 from ..http1.replay import cut
@@ -117,6 +119,18 @@ def links(data: bytes) -> None:
 
 def _answer(request: PreparedRequest, status: int, fields: list[tuple[str, str]], connection: Any = None) -> Response:
     return Response.received(request, NO_SOURCE, status, "", fields, connection)
+
+
+# ----------------------------------------------------------------------------------------------------- retries
+
+
+def waits(data: bytes) -> None:
+    """Any Retry-After and Date: a time to wait that is none of the past, or nothing."""
+    asks, _, date = (part.decode("latin-1") for part in data.partition(SEPARATOR))
+    found = retry_after(CaseInsensitiveDict({"Retry-After": asks, "Date": date}))
+    assert found is None or found >= 0.0
+    if re.fullmatch("[0-9]{1,9}", asks):
+        assert found == int(asks)
 
 
 # ----------------------------------------------------------------------------------------------------- challenges

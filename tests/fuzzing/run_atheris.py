@@ -127,6 +127,7 @@ CHARSETS = (
     "utf_32_be",
 )
 LINKS = [b'<https://example.org/2>; rel="next", <x>; rel=a; title="b, <c>"', b"<>, <", b"a=b; c"]
+DATE = "Sun, 06 Nov 2094 08:49:37 GMT"
 CHALLENGES = [
     'Digest realm="r", nonce="n", qop="auth,auth-int", opaque="o", algorithm=MD5',
     'Basic realm="x", Digest realm="r\\"q", nonce="n", algorithm=SHA-256-sess, userhash=true, charset=UTF-8',
@@ -150,6 +151,9 @@ SEEDS: dict[str, list[bytes]] = {
     "cookies": [bytes([number, 0, 3]) + joined(field, COOKIES[0]) for number, field in enumerate(COOKIES)],
     "text": [CUT + joined(f"x; charset={name}", b"a\r\nb\rc\nd\\x41,\xe2\x82\xac\x1b$B~~{") for name in CHARSETS],
     "links": LINKS,
+    "waits": [
+        joined(asks, DATE) for asks in ("120", DATE, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994")
+    ],
     "challenge": [joined(field, 'nextnonce="x", qop=auth') for field in CHALLENGES],
 }
 

@@ -52,6 +52,27 @@ CHALLENGES = of_scraps(
     *("MD5", "SHA-256-sess", "userhash=true", "charset=UTF-8", "stale=true", 'domain="/a //["', ", ", ",", "=", '"'),
     *("\\", '\\"', "\x01", "\xe9", "hunter2", 'opaque="o"', "nextnonce=", " ", "\t"),
 )
+DATES = of_scraps(
+    *(
+        "Sun, ",
+        "Sunday, ",
+        "06",
+        "6",
+        " Nov ",
+        "-",
+        "94",
+        "1994",
+        "0000",
+        "9999",
+        " ",
+        "08:49:37",
+        ":",
+        ".",
+        "+",
+        "GMT",
+    ),
+    *("-0000", "+9999", "EST", "120", "9" * 20, "\xb2", "(", ")", ",", "Dec", "May"),
+)
 TYPES = st.one_of(
     st.sampled_from(CHARSETS).map("text/plain; charset={}".format),
     of_scraps("text/plain", "application/json", ";", " ", "charset", "=", '"', "'", "utf-8", "utf-16", "hex", "\0"),
@@ -132,6 +153,7 @@ GRAMMARS: dict[str, st.SearchStrategy[bytes]] = {
         lambda fields: SEPARATOR.join(field.encode("latin-1") for field in fields)
     )).map(b"".join),
     "text": st.builds(lambda cuts, kind, lines: cuts + joined(kind, lines), CUTS, TYPES, LINES),
+    "waits": st.builds(joined, DATES, DATES),
     "links": of_scraps("<", ">", "https://e/", ";", ",", ", <", "rel", "=", '"', "'", " ", "\xe9").map(
         lambda field: field.encode("latin-1")
     ),

@@ -30,6 +30,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         fields.cookies,
         fields.text,
         fields.links,
+        fields.waits,
         fields.challenge,
     )
 }

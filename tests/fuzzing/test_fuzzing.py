@@ -68,6 +68,7 @@ BREAKAGES: dict[str, tuple[str, Any]] = {
     "redirect": ("syncflow.redirects.SessionRedirectMixin.should_strip_auth", lambda *given: False),
     "cookies": ("syncflow.cookies.RFC6265Policy.set_ok_domain", lambda *given: True),
     "text": ("syncflow.text._ordered", lambda codec, pieces: (codec, pieces)),
+    "waits": ("syncflow.retries._timestamp", lambda date: float(date)),
     "links": ("syncflow.response_head.parse_header_links", lambda field: [{}]),
     "challenge": ("syncflow.auth._CONTROL", _NEVER),
 }
