@@ -1,16 +1,23 @@
-"""What docs/reliability.md promises is tested: every test that it names exists."""
+"""What docs/reliability.md promises is tested: every test that it names exists. Its code runs as it stands there."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import syncflow
+from syncflow.testing import AppServer, RangeServer, Response
+from syncflow.testing.wire import Request
+
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "reliability.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"`((?:\w+/)*test_\w+)::(test_\w+)`")
 
 
@@ -37,3 +44,28 @@ def test_every_promise_names_a_test_that_exists(row: str) -> None:
     assert NAMED.sub("", cells[-1]).replace(",", "").strip() == ""
     for file, name in named:
         assert name in functions(file)
+
+
+@pytest.fixture
+def names() -> Iterator[dict[str, Any]]:
+    """What the page takes for granted: a server that is busy at first, and one that has a large file."""
+    left = iter([503, 503])
+
+    def app(request: Request) -> Response:
+        return Response(next(left, 200), (), b"yes")
+
+    with AppServer(app) as asked, RangeServer(bytes(100_000)) as server:
+        session = syncflow.Session()
+        names = {"syncflow": syncflow, "url": asked.url, "session": session, "server": server}
+        yield names
+        session.close()
+        names["session"].close()
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_its_code_runs(names: dict[str, Any], number: int) -> None:
+    exec(compile(BLOCKS[number], "docs/reliability.md", "exec"), names)
+
+
+def test_there_is_code() -> None:
+    assert len(BLOCKS) >= 6
