@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from syncflow import HTTPError, PoolLimits, Response, Session, SessionClosed, Timeouts
+from syncflow import HTTPError, PoolLimits, Response, Retry, Session, SessionClosed, Timeouts
 from syncflow.adapters import BaseAdapter, HTTPAdapter
 from syncflow.auth import HTTPDigestAuth
 from syncflow.engine import locks
@@ -389,6 +389,27 @@ def test_what_the_generator_of_a_body_sends(session: Session, elsewhere: AppServ
         assert drain.result()
 
 
+SOON_AGAIN = Retry(status_forcelist=[503], backoff_factor=0.001)
+
+
+def test_tries_after_an_answer(new_session: NewSession) -> None:
+    """Between two of them it has no connection, only a delay."""
+    session = new_session(retries=SOON_AGAIN)
+    gate = Gate(lambda request: Answer(200 if server.requests == 3 else 503, {}, b"ok"))
+    with AppServer(gate) as server:
+        call = Call(session.get, f"{server.url}/held")
+        assert finished_while_draining(session, gate, call).text == "ok"
+
+
+def test_a_delay_is_ended_in_time(new_session: NewSession) -> None:
+    session = new_session(retries=Retry(status_forcelist=[503], backoff_factor=1000, jitter=0))
+    with AppServer(lambda request: Answer(503)) as server:
+        call = Call(session.get, server.url)
+        eventually(lambda: session._adapter.paused)
+        assert not session.drain(0.01)
+        assert isinstance(call.error(), SessionClosed)
+
+
 def test_tries_to_connect_again(new_session: NewSession) -> None:
     asked, goes_on = threading.Event(), threading.Event()
 
@@ -400,8 +421,7 @@ def test_tries_to_connect_again(new_session: NewSession) -> None:
         assert goes_on.wait(PATIENCE)
         return ["127.0.0.2"]
 
-    session = new_session(resolver=resolve)
-    session._adapter.max_retries = 1
+    session = new_session(resolver=resolve, retries=SOON_AGAIN)
     with AppServer() as server:
         call = Call(session.get, f"http://localhost:{server.port}")
         assert asked.wait(PATIENCE)
