@@ -22,12 +22,13 @@ from .connection import Connection, SharingConnection
 from .deadline import Deadline
 from .descriptors import Superseded
 from .dialer import Dial
+from .expiry import Expiry
 from .ledger import Ledger, Ticket, Verdict
 from .locks import Bell, new_lock
 from .network import DEFAULT_NETWORK, Network
 from .origin import Origin
 from .setting_up import SettingUp
-from .worker import Timer, Worker
+from .worker import Worker
 
 if TYPE_CHECKING:
     from .stats import PoolStats
@@ -415,60 +416,6 @@ def _closed_before(origin: Origin) -> SessionClosed:
 def _closed_during(origin: Origin) -> SessionClosed:
     """Made anew for each caller: an exception says where it was raised."""
     return SessionClosed(f"{origin.where}: the session was closed during the request")
-
-
-class Expiry:
-    """The pool's timer: the worker's client, which holds the pool only weakly."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = weakref.ref(pool)
-        self._worker = pool.worker
-        # Worker only.
-        self._timer: Timer | None = None
-        self._when = 0.0  # it strikes
-
-    def look_at(self, when: float) -> None:
-        """Worker only. Look for what has expired at that moment, or earlier if that was asked for.
-
-        Not now: the connection that was given back a moment ago is mostly in use again, and there would be nothing to
-        wait for, and everything to begin anew with the next one.
-        """
-        if self._timer is None or when < self._when:
-            self.cancel()
-            self._when = when
-            self._timer = self._worker.call_at(when, self, self._look)
-
-    def _look(self) -> None:
-        """Worker only. See to what has expired, and come back when it will be time again."""
-        self._timer = None
-        pool = self._pool()
-        again = pool.expire() if pool is not None else None
-        if again is not None:
-            self.look_at(again)
-
-    def cancel(self) -> None:
-        """Worker only."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def fileno(self) -> int:
-        """It is never watched, only timed."""
-        return -1
-
-    def on_ready(self, events: int) -> None:
-        """It is never watched, only timed."""
-
-    def on_failure(self, error: BaseException) -> None:
-        """Timers are gone with the worker."""
-        self._timer = None
-        pool = self._pool()
-        if pool is not None:
-            pool.forget_timer()
-
-    def on_fork(self) -> None:
-        """Timers stayed with the parent."""
-        self._timer = None
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
