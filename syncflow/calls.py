@@ -66,7 +66,7 @@ class Calls:
             SessionClosed: it may not, as it is no part of a call that is under way on this thread.
         """
         me = threading.get_ident()
-        if not any(thread == me and other is not call for other, thread in self.under_way.copy().items()):
+        if not any(thread == me and other is not call for other, thread in list(self.under_way.items())):
             target = request.known_target
             where = masked(request.url) if target is None else target.authority
             state = "has been drained, and is closed" if self.is_closed else "is draining, and takes no new requests"
@@ -94,7 +94,7 @@ class Calls:
         Raises:
             RuntimeError: this thread is in a call, by a hook, a generator or a signal's handler. Nothing has changed.
         """
-        if threading.get_ident() in self.under_way.copy().values():
+        if threading.get_ident() in list(self.under_way.values()):
             raise RuntimeError(
                 "drain() would wait for the very call that it is called from; a signal's handler should only set an "
                 "Event, for a thread that drains"
@@ -116,7 +116,7 @@ class Calls:
         Woken by whoever takes the last one out, and by `close`.
         """
         with self._lock:
-            while self.under_way.copy():
+            while self.under_way:
                 if self.is_closed or not self._changed.sleep_a_while(until):
                     return False
         return True

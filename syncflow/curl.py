@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from .redaction import MASK, SECRET_FIELDS
+from .redaction import MASK, is_secret
 
 if TYPE_CHECKING:
     from .models import PreparedRequest
@@ -28,7 +28,7 @@ def curl_command(request: PreparedRequest, *, secrets: bool) -> str:
         lower = name.lower()
         if lower in FRAMING:
             continue
-        if lower in SECRET_FIELDS and not secrets:
+        if is_secret(name) and not secrets:
             value = MASK
         # An empty value is written with a semicolon, or curl takes the field out.
         words += ["-H", f"{name}: {value}" if value else f"{name};"]

@@ -8,26 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["MASK", "SECRET_FIELDS", "redacted_fields", "redacted_url"]
+__all__ = ["MASK", "is_secret", "redacted_fields", "redacted_url"]
 
 MASK = "***"
 
-# Header fields, in lower case: those of RFC 9110 and RFC 6265, and what APIs have in their place.
-SECRET_FIELDS = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "authentication-info",
-        "cookie",
-        "proxy-authentication-info",
-        "proxy-authorization",
-        "set-cookie",
-        "x-amz-security-token",
-        "x-api-key",
-        "x-auth-token",
-        "x-csrf-token",
-    }
-)
+# Header fields: those of RFC 9110 and RFC 6265, and what APIs have in their place, under many names.
+_SECRET_FIELD = re.compile(r"auth|cookie|credential|csrf|key|passw|secret|session|signature|token", re.IGNORECASE)
 
 # Parameters of a query: those that OpenTelemetry's conventions for `url.full` name, and OAuth's (RFC 6749, RFC 6750).
 _SECRET_PARAMETER = re.compile(
@@ -43,6 +29,11 @@ def redacted_url(url: str) -> str:
     return _SECRET_PARAMETER.sub(rf"\1{MASK}", _USERINFO.sub(f"//{MASK}@", url))
 
 
+def is_secret(name: str) -> bool:
+    """Whether the value of a header field of that name gives access to something, or may do so."""
+    return _SECRET_FIELD.search(name) is not None
+
+
 def redacted_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Header fields, the secret ones without their values."""
-    return [(name, MASK if name.lower() in SECRET_FIELDS else value) for name, value in fields]
+    return [(name, MASK if is_secret(name) else value) for name, value in fields]

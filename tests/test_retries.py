@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ from syncflow.testing import (
 from syncflow.testing import Response as Answer
 from syncflow.testing.wire import Request
 
-from .concurrency import Call
+from .concurrency import Call, forked
 
 NewSession = Callable[..., Session]
 
@@ -614,6 +615,22 @@ def test_a_stream_of_events_is_closed_in_the_wait(new_session: NewSession) -> No
         eventually(lambda: session._adapter.paused)
         stream.close()
         assert call.result() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
+def test_a_child_does_not_end_the_waits_of_its_parent(new_session: NewSession) -> None:
+    """Nor is it stopped by a lock that one of those had at the fork."""
+    with AppServer(answers(503, headers={"Retry-After": "60"})) as server:
+        session = new_session(retries=3)
+        call = Call(session.get, server.url)
+        eventually(lambda: session._adapter.paused)
+        (pause,) = session._adapter.paused
+        with pause._lock:  # type: ignore[attr-defined]
+            child = forked(session.close)
+        assert child() is None
+        assert not call.ended
+        session.close()
+        assert isinstance(call.error(), SessionClosed)
 
 
 # ------------------------------------------------------------------------------------------- the tries themselves

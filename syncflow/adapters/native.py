@@ -7,7 +7,9 @@ Knows the order of these steps and what an interruption of each means. Knows not
 from __future__ import annotations
 
 import abc
+import os
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -141,6 +143,7 @@ class HTTPAdapter(BaseAdapter):
         self.closed = False
         # What may have no exchange just now, because one has broken, and waits for the next. Any thread.
         self.paused: set[Paused] = set()
+        _all.add(self)
 
     @property
     def max_retries(self) -> int | Retry | None:
@@ -447,3 +450,16 @@ class Again(NamedTuple):
             except BaseException as error:
                 exchange.abandon(error)
                 raise
+
+
+_all: weakref.WeakSet[HTTPAdapter] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Who was waiting did not come along, and may have had a lock."""
+    for adapter in list(_all):
+        adapter.paused = set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

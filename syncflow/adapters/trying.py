@@ -148,6 +148,9 @@ class Trying:
     def _wait(self, delay: float) -> None:
         """Woken by the closing of the session and by whoever calls the request off; ends by `Timeouts.total`."""
         adapter, deadline = self._adapter, self._deadline
+        if delay <= 0.0:
+            deadline.check(self._where, "retry")
+            return
         pause = Pause(self._where, "retry")
         if deadline.cancellation is not None:
             deadline.cancellation.attend(pause.fail)

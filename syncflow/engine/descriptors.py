@@ -44,8 +44,8 @@ class Reserve(Protocol):
 
 def shortage(error: BaseException | None) -> OSError | None:
     """The error that says that there was no descriptor, if `error` came of that."""
-    if isinstance(error, socket.gaierror):
-        # getaddrinfo(3) could not open a socket or a file, and says that it found no name, or to try again.
+    if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno == errno.EBUSY):
+        # getaddrinfo(3) could not open a socket or a file, and says that it found no name, to try again, or EBUSY.
         try:
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
         except OSError as found:

@@ -281,9 +281,24 @@ def wrap(context: ssl.SSLContext, sock: socket.socket, hostname: str, lock: Owne
     stream without TLS's own word for it is an error, not an end: an attacker can cut a connection (RFC 8446,
     section 6.1)."""
     guard(lock)
-    return context.wrap_socket(
-        sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
-    )
+    try:
+        return context.wrap_socket(
+            sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+    except OSError as error:  # it was reset a moment ago
+        _close_unfinished(error)
+        raise
+
+
+def _close_unfinished(error: OSError) -> None:
+    """Close the socket that `wrap_socket` was making when it failed: Python before 3.13 leaves it open, and its
+    traceback alone knows it."""
+    trace = error.__traceback__
+    while trace is not None:
+        made = trace.tb_frame.f_locals.get("self")
+        if isinstance(made, ssl.SSLSocket):
+            made.close()
+        trace = trace.tb_next
 
 
 # OpenSSL has locks of its own, some for the whole process. A child that is forked while another thread is inside has

@@ -262,12 +262,15 @@ class Server:
 
     def _accept(self, listener: socket.socket, woken: socket.socket, selector: selectors.BaseSelector) -> None:
         with woken, selector:
-            # The waker is closed when there is to be no more listening.
-            while not any(key.fileobj is woken for key, _ in selector.select()):
+            is_over = False
+            while not is_over:
+                # The waker is closed when there is to be no more listening. Who has come before is served.
+                is_over = any(key.fileobj is woken for key, _ in selector.select())
                 try:
-                    self._start(listener.accept()[0])
+                    while True:
+                        self._start(listener.accept()[0])
                 except (BlockingIOError, ConnectionError):
-                    continue  # it was the waker, or the client has left again
+                    continue  # nobody is there, or the client has left again
                 except OSError as error:  # out of descriptors: accepting again would fail again
                     self._record(error)
                     return

@@ -5,6 +5,7 @@ Plain, over TLS whose directions end each on its own, and over an `SSLSocket`, a
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import itertools
@@ -30,20 +31,18 @@ from syncflow import (
     Watermarks,
     WriteTimeout,
 )
-from syncflow.engine import dialer, stream_life
+from syncflow.engine import stream_life
 from syncflow.engine.bytestream import ByteStream
 from syncflow.engine.deadline import Deadline
 from syncflow.engine.dialer import Dial
-from syncflow.engine.memory_tls import SocketTLS
 from syncflow.engine.origin import Origin
-from syncflow.engine.transport import Transport
 from syncflow.engine.worker import Worker
-from syncflow.testing import Peer, ScriptedServer, eventually, pattern
+from syncflow.testing import Fault, FaultInjector, Peer, ScriptedServer, eventually, pattern
 from syncflow.testing.scripted import Script
 
 from ..concurrency import Call, at_once, forked
 from .rig import PATIENCE, TOO_MUCH, has_waiters, is_receiver_blocked, is_sender_blocked, kill
-from .test_faults import Faults, FaultySocket
+from .test_faults import SLOW, slow
 
 pytestmark = pytest.mark.usefixtures("switching")
 
@@ -998,60 +997,26 @@ def test_an_end_in_the_middle_of_everything(line: Line, how: str) -> None:
 # ---------------------------------------------------------------------- system calls at their worst
 
 
-class FaultySocketTLS(SocketTLS):
-    """TLS over a plain socket with faults."""
-
-    faults: Faults
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        self.faults.before("send", BlockingIOError)
-        return super().send(data[:1] if self.faults.one_byte else data, flags)
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        self.faults.before("recv", BlockingIOError)
-        return super().recv(1 if self.faults.one_byte else size, flags)
-
-
-@pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch, each_way: Line) -> Callable[[Faults], Line]:
-    """From now on, connections have these faults."""
-
-    def install(faults: Faults) -> Line:
-        def plain(worker: Any, sock: socket.socket, *args: Any) -> Transport:
-            made = FaultySocket(fileno=sock.detach())
-            made.setblocking(False)
-            made.faults = faults
-            return Transport(worker, made, *args)
-
-        monkeypatch.setattr(dialer, "Transport", plain)
-        monkeypatch.setattr(dialer, "SocketTLS", type("Faulty", (FaultySocketTLS,), {"faults": faults}))
-        return each_way
-
-    return install
-
-
-@pytest.mark.parametrize(
-    "faults", [{"one_byte": True}, {"hesitant": True}, {"one_byte": True, "hesitant": True}], ids=str
-)
-def test_whatever_the_kernel_takes_and_gives_at_once(faulty: Callable[[Faults], Line], faults: dict[str, bool]) -> None:
+@pytest.mark.parametrize("how", SLOW)
+def test_whatever_the_kernel_takes_and_gives_at_once(each_way: Line, how: str) -> None:
     size = 3000
-    line = faulty(Faults(**faults))
-    with line.serve(echo) as server, line.to(server) as stream:
-        writer = Call(lambda: [write(stream, pattern(size)), stream.shut_down_writing()])
-        assert stream.read_all() == pattern(size)
-        writer.result()
-        stream.close()
+    with each_way.serve(echo) as server, FaultInjector() as faults:
+        slow(faults, how)
+        with each_way.to(server) as stream:
+            writer = Call(lambda: [write(stream, pattern(size)), stream.shut_down_writing()])
+            assert stream.read_all() == pattern(size)
+            writer.result()
+            stream.close()
+        assert faults.calls["send"] > 1
 
 
-def test_an_error_at_each_call_ends_in_the_end_or_an_exception(faulty: Callable[[Faults], Line]) -> None:
-    faults = Faults()
-    line = faulty(faults)
+def test_an_error_at_each_call_ends_in_the_end_or_an_exception(each_way: Line) -> None:
     outcomes = set()
-    with line.serve(echo) as server:
+    with each_way.serve(echo) as server, FaultInjector() as faults:
         for index in range(100):
-            faults.calls, faults.fail_at, faults.struck = 0, index, False
+            plan = faults.plan("send", "recv", fault=Fault.error(errno.ECONNRESET), at=index)
             try:
-                with line.to(server, Timeouts(read=15, write=15)) as stream:
+                with each_way.to(server, Timeouts(read=15, write=15)) as stream:
                     write(stream, pattern(20_000))
                     stream.shut_down_writing()
                     assert stream.read_all() == pattern(20_000)
@@ -1060,7 +1025,7 @@ def test_an_error_at_each_call_ends_in_the_end_or_an_exception(faulty: Callable[
             except ConnectionError as error:
                 assert str(error).startswith("127.0.0.1:")
                 outcomes.add("exception")
-            if not faults.struck:
+            if not plan.struck.is_set():
                 break
         else:
             raise AssertionError("the fault was always reached: the calls grow in number")

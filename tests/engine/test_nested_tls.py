@@ -22,7 +22,17 @@ from syncflow.engine.origin import Origin
 from syncflow.engine.tls import TLSTransport
 from syncflow.engine.worker import Worker
 from syncflow.exceptions import RequestException, SSLError
-from syncflow.testing import AppServer, HTTPProxy, Peer, Receiver, ScriptedServer, eventually, pattern, pattern_sha256
+from syncflow.testing import (
+    AppServer,
+    FaultInjector,
+    HTTPProxy,
+    Peer,
+    Receiver,
+    ScriptedServer,
+    eventually,
+    pattern,
+    pattern_sha256,
+)
 from syncflow.testing import Response as Answer
 from syncflow.testing.application import Request
 from syncflow.testing.scripted import Script
@@ -30,7 +40,7 @@ from syncflow.testing.scripted import Script
 from ..concurrency import Call, forked
 from .dialing import Client, dial, proxied, refuse, run, trust
 from .rig import PATIENCE, is_receiver_blocked, is_sender_blocked, tcp_pair
-from .test_faults import Faults, FaultyTLSSocket
+from .test_faults import SLOW, slow
 
 pytestmark = pytest.mark.usefixtures("switching")
 
@@ -189,14 +199,16 @@ Outer = Callable[..., tuple[ssl.SSLSocket, ssl.SSLSocket]]
 def outer(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, ca: trustme.CA, stack: ExitStack) -> Outer:
     """Makes the outer layer, both ends, with the faults that are asked for on the near one."""
 
-    def make(faults: Faults | None = None) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+    def make(how: str | None = None) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
         near, far = tcp_pair(small=True)
         served = Call(server_tls.wrap_socket, far, server_side=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         ca.configure_trust(context)
         secured = context.wrap_socket(near, server_hostname="localhost", suppress_ragged_eofs=False)
-        if faults is not None:
-            secured.__class__ = type("Faulty", (FaultyTLSSocket,), {"faults": faults})
+        if how is not None:
+            faults = stack.enter_context(FaultInjector())
+            slow(faults, how)
+            faults._tamper(secured)
         secured.setblocking(False)
         return stack.enter_context(secured), stack.enter_context(served.result())
 
@@ -255,8 +267,8 @@ Nested = Callable[..., tuple[NestedTLS, Inner]]
 
 @pytest.fixture
 def nested(outer: Outer, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, stack: ExitStack) -> Nested:
-    def make(faults: Faults | None = None) -> tuple[NestedTLS, Inner]:
-        below, far_below = outer(faults)
+    def make(how: str | None = None) -> tuple[NestedTLS, Inner]:
+        below, far_below = outer(how)
         far = Inner(far_below, server_tls)
         served = Call(far.do_handshake)
         near = NestedTLS(below, client_tls, "localhost")
@@ -302,12 +314,10 @@ def receive(near: NestedTLS, count: int) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize(
-    "faults", [{}, {"one_byte": True}, {"hesitant": True}, {"one_byte": True, "hesitant": True}], ids=str
-)
-def test_whatever_the_outer_layer_takes_and_gives_at_once(nested: Nested, faults: dict[str, bool]) -> None:
-    size = 20_000 if faults.get("one_byte") else 1_000_000
-    near, far = nested(Faults(**faults))
+@pytest.mark.parametrize("how", [None, *SLOW])
+def test_whatever_the_outer_layer_takes_and_gives_at_once(nested: Nested, how: str | None) -> None:
+    size = 20_000 if how in ("one byte", "both") else 1_000_000
+    near, far = nested(how)
     got = Call(far.read_exactly, size)
     send(near, pattern(size))
     assert got.result() == pattern(size)
