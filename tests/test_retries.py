@@ -37,6 +37,7 @@ from syncflow import (
 from syncflow.adapters import HTTPAdapter
 from syncflow.engine.connection import Connection
 from syncflow.engine.pause import Pause
+from syncflow.engine.transport import Transport
 from syncflow.retries import IDEMPOTENT, Tries, retry_after
 from syncflow.testing import (
     AppServer,
@@ -505,6 +506,52 @@ def test_a_connection_that_took_nothing_costs_nothing(
         response = session.request(method, server.url, data=b"pay" if method == "POST" else None)
         assert response.ok
         assert [made.delay for made in response.earlier_tries] == [0.0]
+
+
+def test_what_leaves_after_the_end_was_seen_has_left(new_session: NewSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker, which watches the idle connection, sees the server's end just before the request is sent: that goes
+    out all the same, and a server that has closed its own direction only may carry it out."""
+    bodies: list[bytes] = []
+    ready, lost, sent = threading.Event(), threading.Event(), threading.Event()
+    settle, start = Connection.settle, Transport.start_message
+
+    def half_closing(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply(200, b"first"))
+        assert ready.wait(5)
+        peer.half_close()
+        bodies.append(peer.read_request().body)
+        peer.wait_closed()
+
+    def again(peer: Peer) -> None:
+        bodies.append(peer.read_request().body)
+        peer.send(reply(200, b"again"))
+
+    def settle_when_sent(self: Connection, exchange: Any, outcome: int) -> bool:
+        if exchange is not None and exchange.failure is not None and not sent.is_set():
+            lost.set()
+            assert sent.wait(5)
+        return settle(self, exchange, outcome)
+
+    def start_when_lost(self: Transport, *args: Any, **kwargs: Any) -> bool:
+        ready.set()
+        assert lost.wait(5)
+        try:
+            return start(self, *args, **kwargs)
+        finally:
+            sent.set()
+
+    with ScriptedServer(half_closing, again) as server:
+        session = new_session()
+        assert session.get(server.url).content == b"first"
+        connection = next(iter(session._adapter._pool._ledger.connections))
+        eventually(lambda: connection.transport.is_watched)
+        monkeypatch.setattr(Connection, "settle", settle_when_sent)
+        monkeypatch.setattr(Transport, "start_message", start_when_lost)
+        with pytest.raises(ConnectionError, match="may or may not have been processed"):
+            session.post(server.url, data=b"pay")
+        server.wait_until_idle()
+        assert bodies == [b"pay"]
 
 
 def test_what_was_taken_of_a_generator_is_not_left_out_the_second_time(new_session: NewSession) -> None:

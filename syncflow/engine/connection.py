@@ -105,6 +105,12 @@ class Connection:
         """Any thread, no lock. Whether it carries an exchange, or is the program's own."""
         return self._exchange is not None or self._stream is not None
 
+    @property
+    def is_untouched(self) -> bool:
+        """Once it is closed, and nothing is sent any more: whether nothing of its last request has left."""
+        # Not over TLS: of a block that would block, OpenSSL may have sent a part.
+        return not isinstance(self.transport, TLSTransport) and self.transport.bytes_sent == self._sent_before
+
     def usage(self) -> Usage:
         """Any thread, without a lock. What it has carried so far, and what waits in its buffers."""
         transport = self.transport
@@ -265,9 +271,6 @@ class Connection:
                 f"{exchange.where}: the server closed a connection that had been idle, as the request was sent on it; "
                 f"it may or may not have been processed: {why}"
             )
-            # Not over TLS: of a block that would block, OpenSSL may have sent a part.
-            is_plain = not isinstance(self.transport, TLSTransport)
-            failure.is_untouched = is_plain and self.transport.bytes_sent == self._sent_before
         else:
             failure = ConnectionError(f"{exchange.where}: the server closed the connection without an answer: {why}")
         return self._fail(exchange, failure, sending or error)

@@ -438,6 +438,8 @@ class Exchange:
                 self.failure = self.locate(error, "body" if self.head else "head")
             self.incoming.give_back()  # an interrupt may have come before that
         self._connection.close()
+        if isinstance(self.failure, StaleConnection):  # not earlier: until now its caller may have been about to send
+            self.failure.is_untouched = self._connection.is_untouched
 
     def fail_from_finalizer(self) -> None:
         """Any thread, at any moment, holding anything. The response was dropped unread: the worker cleans up."""
