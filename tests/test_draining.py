@@ -733,3 +733,19 @@ def test_a_child_has_nothing_under_way(session: Session) -> None:
         assert stream.content == b"whol"
         assert drain.result()
         assert call.result().ok
+
+
+def test_an_interrupt_ahead_of_the_wait_for_the_next_try_leaves_nothing_to_wait_for(new_session: NewSession) -> None:
+    """Ctrl-C comes when the session has just been told that something is under way."""
+
+    class Striking(set[Any]):
+        def add(self, item: Any) -> None:
+            super().add(item)
+            raise KeyboardInterrupt
+
+    with AppServer(lambda request: Answer(503)) as server:
+        session = new_session(retries=Retry(backoff_factor=60, jitter=0))
+        session._adapter.paused = Striking()
+        with pytest.raises(KeyboardInterrupt):
+            session.get(server.url)
+        assert session.drain(5)

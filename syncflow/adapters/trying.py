@@ -154,8 +154,8 @@ class Trying:
         pause = Pause(self._where, "retry")
         if deadline.cancellation is not None:
             deadline.cancellation.attend(pause.fail)
-        adapter.paused.add(pause)
         try:
+            adapter.paused.add(pause)
             pause.wait(deadline.clock() + delay, deadline, lambda: adapter.closed)
         finally:
             adapter.leave(pause)
