@@ -156,6 +156,24 @@ def test_a_reader_gets_what_is_allowed(session: Session, framing: Callable[[int]
         assert read == text(MOST)
 
 
+def test_a_fault_behind_it_does_not_let_more_through(new_session: NewSession) -> None:
+    """Both come in one piece."""
+    session = new_session(max_body=100)
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        chunk = b"%x\r\n%b\r\n" % (300, text(300))
+        peer.send(reply_head(200, {"Transfer-Encoding": "chunked"}) + chunk + b"no size\r\n")
+        peer.wait_closed()
+
+    with ScriptedServer(script) as server:
+        read = b""
+        with pytest.raises(BodyTooLarge):
+            for piece in session.get(server.url, stream=True).iter_content(99):
+                read += piece
+        assert read == text(100)
+
+
 def test_it_is_refused_before_a_byte_is_read(session: Session) -> None:
     """The server sends the head and waits: only who goes by the head can know."""
 

@@ -218,6 +218,8 @@ class Connection:
         except MalformedMessage as error:
             # What came before the fault is the answer's all the same: its head may stop an upload.
             outcome = exchange.accept(error.events)
+            if exchange.max_body is not None and self._is_too_large(exchange, exchange.max_body):
+                return outcome | Outcome.LOST | Outcome.WAKE
             return outcome | self._fail(exchange, ProtocolError(f"{exchange.where}: {error}"), error)
         outcome = exchange.accept(events)
         if exchange.max_body is not None and self._is_too_large(exchange, exchange.max_body):
