@@ -20,6 +20,7 @@ from .exceptions import (
     ProtocolError,
     ReadTimeout,
     RequestException,
+    SSLError,
     WriteTimeout,
 )
 
@@ -247,8 +248,11 @@ class Tries:
 def is_passing(error: RequestException) -> bool:
     """Whether it may be over the next time. Not: the program's own limits, what the program ended, a certificate, a
     server that speaks something else."""
-    if isinstance(error, CircuitOpen | ProtocolError) or isinstance(error.__cause__, ssl.SSLCertVerificationError):
+    cause = error.__cause__
+    if isinstance(error, CircuitOpen | ProtocolError) or isinstance(cause, ssl.SSLCertVerificationError):
         return False
+    if isinstance(error, SSLError) and not isinstance(cause, OSError):
+        return False  # the handshake was done: it is the fingerprint that is another one
     return isinstance(error, ConnectionError | ReadTimeout | WriteTimeout | ChunkedEncodingError)
 
 

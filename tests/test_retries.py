@@ -590,6 +590,13 @@ def test_who_is_not_trusted_is_not_asked_again(new_session: NewSession, server_t
         assert caught.value.earlier_tries == ()
 
 
+def test_nor_who_shows_another_certificate(new_session: NewSession, server_tls: ssl.SSLContext) -> None:
+    with AppServer(ssl_context=server_tls) as server:
+        with pytest.raises(SSLError, match="fingerprint") as caught:
+            new_session(retries=AT_ONCE, assert_fingerprint="00" * 32).get(server.url)
+        assert caught.value.earlier_tries == ()
+
+
 def test_nor_who_speaks_something_else(new_session: NewSession) -> None:
     with ScriptedServer(rambling) as server:
         with pytest.raises(ProtocolError):
@@ -623,6 +630,15 @@ def test_a_delay_for_which_there_is_no_time_is_not_begun(new_session: NewSession
         new_session(retries=retry).get(server.url, timeout=Timeouts(total=5))
     with AppServer(answers(503)) as server:
         assert new_session(retries=retry).get(server.url, timeout=Timeouts(total=5)).status_code == 503
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_nor_is_it_a_try_that_is_used_up(new_session: NewSession, total: int) -> None:
+    with AppServer(answers(503, 503, headers=[("Retry-After", "100")])) as server:
+        session = new_session(retries=Retry(total=total), timeout=Timeouts(total=20))
+        response = session.get(server.url)
+        assert response.status_code == 503
+        assert response.earlier_tries == ()
 
 
 def test_the_deadline_is_over_all_tries(new_session: NewSession) -> None:

@@ -91,12 +91,13 @@ class Trying:
         content = self._request.content
         if content is not None and not content.can_rewind:
             return False
+        is_used_up = self._tries.is_used_up  # before the last try is counted, for which there may be no time
         delay = self._tries.delay_after_status(response.headers)
         if delay is not None and self._has_time(delay):
             response.close()  # one that is complete is kept, and its connection
             self._begin_again(delay, witness, status=response.status_code)
             return True
-        if self._tries.is_used_up and self._tries.policy.raise_on_status:
+        if is_used_up and self._tries.policy.raise_on_status:
             taken = self._deadline.clock() - self._deadline.started
             self.note(response)
             error = RetryError(
