@@ -35,5 +35,5 @@ def is_secret(name: str) -> bool:
 
 
 def redacted_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Header fields, the secret ones without their values."""
-    return [(name, MASK if is_secret(name) else value) for name, value in fields]
+    """Header fields, the secret ones without their values, and URLs, as in Location and Referer, as `redacted_url`."""
+    return [(name, MASK if is_secret(name) else redacted_url(value)) for name, value in fields]

@@ -541,6 +541,19 @@ def test_what_a_server_sets_is_not_logged(new_session: NewSession, caplog: pytes
     assert "Set-Cookie" in caplog.text
 
 
+def test_nor_what_is_secret_in_a_url_of_a_header(new_session: NewSession, caplog: pytest.LogCaptureFixture) -> None:
+    """As the signed one that a store of objects redirects to."""
+    caplog.set_level(logging.DEBUG, "syncflow")
+
+    def app(request: Request) -> Answer:
+        return Answer(200) if "sig" in request.target else Answer(302, {"Location": "/stored?sig=secret1&part=2"})
+
+    with AppServer(app) as server:
+        new_session().get(server.url, headers={"Referer": "http://me:secret2@there/?token=secret3"})
+    assert "secret" not in caplog.text
+    assert "('Location', '/stored?sig=***&part=2')" in caplog.text
+
+
 def test_tries_and_circuits_are_warned_of_unasked(new_session: NewSession, caplog: pytest.LogCaptureFixture) -> None:
     with refused_port() as nobody:
         session = new_session(retries=Retry(total=1, backoff_factor=0), breaker=CircuitBreaker(failures=2))
