@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TryWitness"]
 
+# Of a try that was dropped: nothing is told of it any more.
+NO_REQUEST = PreparedRequest()
+
 
 class TryWitness:
     """The `Witness` of one try.
@@ -54,11 +57,12 @@ class TryWitness:
     ) -> None:
         # Never changes.
         self._watch = watch
-        self._request = request
         self._origin = origin
         self._reset_after = reset_after
         self._begun = monotonic()
         self.id = next_id()
+        # Until it is dropped.
+        self._request = request
         # The requesting thread's.
         self._permit: Permit | None = None
         self._exchange_id = 0  # of the exchange that goes to the server; not the exchange, which has this
@@ -134,13 +138,14 @@ class TryWitness:
         if id(exchange) != self._exchange_id or not self._is_first_end():
             return  # the first: its connection was gone before it began, and another exchange has taken its place
         watch = self._watch
-        if watch is None:
-            return
-        if self._status is not None:
+        if watch is not None and self._status is not None:
             watch.tell_later("response_ended", self._ended(exchange, is_complete=exchange.ended))
-        else:  # as an upload that nobody has finished
+        elif watch is not None:  # as an upload that nobody has finished
             error = exchange.failure or Cancelled(f"{exchange.where}: the request was dropped before it was answered")
             watch.tell_later("request_failed", RequestFailed(*self._head, error, monotonic() - self._begun))
+        # The worker has the exchange, and so this, for longer than anybody. The generator of a body, which runs code of
+        # the program when it is freed, is not to be freed there.
+        self._request = NO_REQUEST
 
     # ---------------------------------------------------------------- steps
 

@@ -137,6 +137,10 @@ class WatchedExchange(Exchange):
         super().abandon(error)
         self._witness.failed(error, self)
 
+    def fail_from_finalizer(self) -> None:
+        self._witness.dropped(self)  # here, because what it holds is not the worker's to free
+        super().fail_from_finalizer()
+
     def __del__(self) -> None:
         witness = getattr(self, "_witness", None)
         if witness is not None:

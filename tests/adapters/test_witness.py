@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,14 +14,18 @@ import pytest
 from syncflow import ChunkedEncodingError, CircuitBreaker, Retry, Session
 from syncflow.auth import HTTPDigestAuth
 from syncflow.engine.connection import Connection
+from syncflow.engine.exchange import Exchange
 from syncflow.testing import (
     AppServer,
+    Peer,
     Receiver,
     Request,
     Response,
+    ScriptedServer,
     early_response,
     eventually,
     refused_port,
+    reply_head,
     truncated,
 )
 from syncflow.watching import (
@@ -31,6 +36,7 @@ from syncflow.watching import (
     ResponseEnded,
     ResponseStarted,
     Retrying,
+    tell_late,
 )
 
 NewSession = Callable[..., Session]
@@ -233,3 +239,48 @@ def test_the_answer_to_a_challenge_is_a_resend(new_session: NewSession, recorder
     with AppServer(app) as server:
         assert new_session(events=recorder).get(server.url, auth=HTTPDigestAuth("u", "p")).status_code == 200
     assert resends(recorder) == [(1, 0), (1, 1)]
+
+
+class Forgetful:
+    """Keeps nothing."""
+
+    def response_ended(self, record: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("watched", [{"breaker": CircuitBreaker()}, {"events": Forgetful()}], ids=["breaker", "events"])
+def test_the_generator_of_a_body_is_not_freed_by_the_worker(
+    new_session: NewSession, monkeypatch: pytest.MonkeyPatch, watched: dict[str, Any]
+) -> None:
+    """It runs code of the program when it is. The worker is made to hold the exchange for longer than the program."""
+    freed_by: list[threading.Thread] = []
+    is_free = threading.Event()
+    fail_dropped = Exchange._fail_dropped
+
+    def body() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 1000
+        finally:
+            freed_by.append(threading.current_thread())
+
+    def fail_late(self: Exchange) -> None:
+        assert is_free.wait(10)
+        fail_dropped(self)
+
+    def early(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(reply_head(200, {"Content-Length": "100"}) + b"some")
+        with contextlib.suppress(AssertionError):  # reset, because not all of the body was read
+            peer.wait_closed()
+
+    monkeypatch.setattr(Exchange, "_fail_dropped", fail_late)
+    with ScriptedServer(early) as server:
+        session = new_session(**watched)
+        response = session.post(server.url, data=body(), stream=True)
+        with pytest.warns(ResourceWarning, match="dropped before its body"):
+            del response
+        tell_late()
+        is_free.set()
+        eventually(lambda: freed_by)
+        assert freed_by == [threading.current_thread()]
