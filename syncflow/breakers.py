@@ -126,7 +126,11 @@ class Permit:
         if isinstance(outcome, RequestException) and not tells_of_server(outcome):
             circuits.give_back(self, self._name)
             return None
-        failed = circuits.breaker.is_failure(outcome)
+        try:
+            failed = circuits.breaker.is_failure(outcome)
+        except BaseException:  # its traceback may be kept, and keeps this: as a probe it would be in the way for ever
+            circuits.give_back(self, self._name)
+            raise
         return circuits.tell(self, self._name, self._opened, failed=failed)
 
     def give_back(self) -> None:

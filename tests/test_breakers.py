@@ -401,6 +401,27 @@ def test_what_it_raises_comes_through_and_leaves_the_session_usable(new_session:
         assert session.stats().in_use == 0
 
 
+def test_and_makes_room_for_the_next_probe(new_session: NewSession, clock: Clock) -> None:
+    """Also while somebody keeps the error."""
+
+    def is_failure(outcome: object) -> bool:
+        if outcome == 418:
+            raise KeyError(outcome)
+        return outcome == 503
+
+    session = with_clock(new_session(breaker=CircuitBreaker(1, 30, is_failure)), clock)
+    statuses = iter([503, 418, 200])
+    with AppServer(lambda request: Answer(next(statuses))) as server:
+        session.get(server.url)
+        clock.now += 30
+        with pytest.raises(KeyError) as kept:
+            session.get(server.url)
+        assert circuit(session) == "open"
+        assert session.get(server.url).ok
+        assert circuit(session) == "closed"
+        assert kept.value.args == (418,)
+
+
 def test_a_copy_begins_with_closed_circuits(new_session: NewSession) -> None:
     adapter = HTTPAdapter(breaker=CircuitBreaker(failures=1))
     other = HTTPAdapter.__new__(HTTPAdapter)
