@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -244,6 +245,8 @@ next_id = itertools.count(1).__next__
 # Of what was dropped, and who is to be told: of all sessions, because the one it was of may be closed, and have no next
 # record. Appended to by finalizers, which may hold any lock; a deque needs none.
 _late: deque[tuple[Watch, str, Record]] = deque()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_late.clear)  # the parent tells of what it has dropped
 
 
 def tell_late() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import os
 import ssl
 import subprocess
 import sys
@@ -48,9 +49,9 @@ from syncflow.testing import (
 )
 from syncflow.testing import Response as Answer
 from syncflow.testing.wire import Request
-from syncflow.watching import EVENTS, Record, RequestFailed, ResponseEnded
+from syncflow.watching import EVENTS, Record, RequestFailed, ResponseEnded, tell_late
 
-from .concurrency import Call
+from .concurrency import Call, forked
 
 NewSession = Callable[..., Session]
 
@@ -496,6 +497,27 @@ def test_records_are_frozen() -> None:
     for kind in EVENTS.values():
         assert kind.__dataclass_params__.frozen  # type: ignore[union-attr]
         assert dataclasses.is_dataclass(kind)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
+def test_what_was_dropped_is_told_by_the_parent_alone(session: Session, observer: Observer) -> None:
+    def half(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(reply_head(200, {"Content-Length": "10"}) + b"half")
+        peer.wait_closed()
+
+    with ScriptedServer(half) as server:
+        response = session.get(server.url, stream=True)
+        with pytest.warns(ResourceWarning, match="dropped before its body"):
+            del response
+
+        def child() -> int:
+            tell_late()
+            return len(observer.of("response_ended"))
+
+        assert forked(child)() == 0
+        tell_late()
+        assert observer.names == WHOLE
 
 
 # ------------------------------------------------------------------------------------------- the log
