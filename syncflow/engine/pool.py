@@ -195,16 +195,16 @@ class Pool:
                 deadline.cancellation.attend(dial.cancel)
             transport, setup = dial.run()
         except BaseException as error:
-            self._dials.discard(dial)
+            self._forget(dial)
             if isinstance(error, RequestException | Superseded):
                 called_off = isinstance(error, SessionClosed | Cancelled | Superseded)
                 self._give_place_back(origin, failed=not called_off)
             raise
-        finally:
-            self._starved.discard(dial)
-        kind = Connection if self.budget is None else SharingConnection
-        connection = kind(self, origin, transport, setup, self.watermarks, self.budget)
+        connection: Connection | None = None
         try:
+            self._starved.discard(dial)
+            kind = Connection if self.budget is None else SharingConnection
+            connection = kind(self, origin, transport, setup, self.watermarks, self.budget)
             connection.open()
             with self._lock:
                 self._dials.discard(dial)
@@ -213,10 +213,17 @@ class Pool:
             self._act(verdict)
             self._check_open(origin)
         except BaseException:
-            self._dials.discard(dial)
-            connection.close()
+            self._forget(dial)
+            if connection is None:
+                transport.close()
+            else:
+                connection.close()
             raise
         return connection
+
+    def _forget(self, dial: Dial) -> None:
+        self._dials.discard(dial)
+        self._starved.discard(dial)
 
     def _give_place_back(self, origin: Origin, *, failed: bool) -> None:
         with self._lock:
@@ -249,6 +256,7 @@ class Pool:
                 when = due
                 self.worker.submit(self._expiry, lambda: self._expiry.look_at(when))
         except BaseException:
+            self._timer_at = None  # an interrupt: it may not have been set, and the next one has it set again
             self._recover()
             raise
 

@@ -727,3 +727,45 @@ def test_a_closed_pool_needs_no_worker(worker: Worker) -> None:
         pool.release(take(pool, server))
         eventually(lambda: worker._timers)
     eventually(lambda: worker._thread is None, message="a timer keeps the worker alive")
+
+
+class Striking(set[Any]):
+    """Ctrl-C comes, once, as soon as something was taken out of it."""
+
+    is_armed = True
+
+    def discard(self, item: Any) -> None:
+        super().discard(item)
+        if self.is_armed:
+            self.is_armed = False
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_behind_the_dial_loses_no_socket(new_pool: PoolMaker) -> None:
+    pool = new_pool()
+    pool._starved = Striking()
+    with AppServer() as server:
+        with pytest.raises(KeyboardInterrupt):
+            take(pool, server)
+        check_empty(pool)
+        check_gone(server)
+
+
+def test_an_interrupt_does_not_cost_the_timer(new_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes when it is decided to set it, and before it is set."""
+    pool = new_pool(idle=0.1)
+    submit = pool.worker.submit
+
+    def struck(client: Any, action: Any) -> None:
+        if client is pool._expiry:
+            raise KeyboardInterrupt
+        submit(client, action)
+
+    with AppServer() as server:
+        connection = take(pool, server)
+        monkeypatch.setattr(pool.worker, "submit", struck)
+        with pytest.raises(KeyboardInterrupt):
+            pool.release(connection)
+        monkeypatch.setattr(pool.worker, "submit", submit)
+        pool.release(take(pool, server))
+        check_gone(server)
