@@ -176,7 +176,11 @@ class ResumingSource:
     def __enter__(self) -> ResumingSource:
         """All reading is done inside of this: the session knows then that something is under way, though its exchange
         may just have broken, and tells it when it is closed."""
-        self._again.attend(self)
+        try:
+            self._again.attend(self)
+        except BaseException:  # an interrupt; whoever drains would wait for this for ever
+            self._again.leave(self)
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1222,3 +1222,18 @@ def test_a_port_that_refuses_is_no_answer(session: Session, target: Path) -> Non
             response.save(target, resume=True)
     assert isinstance(caught.value, ChunkedEncodingError | ReadTimeout)
     assert f"127.0.0.1:{nobody.port}" in notes(caught.value)
+
+
+def test_an_interrupt_at_the_beginning_leaves_nothing_to_wait_for(session: Session, target: Path) -> None:
+    """Ctrl-C comes when the session has just been told that something is under way."""
+
+    class Striking(set[Any]):
+        def add(self, item: Any) -> None:
+            super().add(item)
+            raise KeyboardInterrupt
+
+    session._adapter.paused = Striking()
+    with RangeServer(b"x" * 1000) as server:
+        with session.get(server.url, stream=True) as response, pytest.raises(KeyboardInterrupt):
+            response.save(target, resume=True)
+        assert session.drain(5)
