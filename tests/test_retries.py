@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import itertools
 import os
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -274,6 +276,21 @@ def test_when_the_tries_are_used_up(new_session: NewSession) -> None:
         assert error.request is error.response.request
         assert f"127.0.0.1:{server.port}" in str(error)
         assert server.requests == 3
+
+
+def test_a_last_answer_that_nobody_was_given_need_not_be_closed(new_session: NewSession) -> None:
+    def half(peer: Peer) -> None:
+        for _ in peer.requests():
+            peer.send(reply_head(503, {"Content-Length": "100"}) + b"half")
+
+    with ScriptedServer(half) as server:
+        session = new_session(retries=Retry(total=1, backoff_factor=0))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            with contextlib.suppress(RetryError):
+                session.get(server.url, stream=True)
+            eventually(lambda: session.stats().in_use == 0)
+        assert warned == []
 
 
 def test_or_the_last_answer_is_returned(new_session: NewSession) -> None:

@@ -98,18 +98,24 @@ class Trying:
             self._begin_again(delay, witness, status=response.status_code)
             return True
         if is_used_up and self._tries.policy.raise_on_status:
-            taken = self._deadline.clock() - self._deadline.started
-            self.note(response)
-            error = RetryError(
-                f"{self._where}: the server answered {response.status_code}, after {self._count()} in {taken:.3g} s; "
-                "see .response and .earlier_tries, or raise the limits of Retry",
-                request=self._request,
-                response=response,
-                phase="body",
-            )
-            error.earlier_tries = response.earlier_tries
-            raise error
+            raise self._used_up(response)
         return False
+
+    def _used_up(self, response: Response) -> RetryError:
+        """Made here, because a frame that it passes must not hold it: so it goes, with the response and its connection,
+        as soon as the program lets it go."""
+        taken = self._deadline.clock() - self._deadline.started
+        self.note(response)
+        response._streamed = False  # nobody was given it, so nobody need be told if it is dropped unread
+        error = RetryError(
+            f"{self._where}: the server answered {response.status_code}, after {self._count()} in {taken:.3g} s; "
+            "see .response and .earlier_tries, or raise the limits of Retry",
+            request=self._request,
+            response=response,
+            phase="body",
+        )
+        error.earlier_tries = response.earlier_tries
+        return error
 
     def note(self, response: Response) -> None:
         """The answer that all of it led to."""
