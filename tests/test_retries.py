@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import itertools
 import os
 import ssl
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -732,3 +734,23 @@ def test_the_body_of_a_try_is_not_kept_alive(new_session: NewSession) -> None:
         made = response.earlier_tries[0]
         assert made.error is not None
         assert made.error.__traceback__ is None
+
+
+@pytest.mark.parametrize("retries", [None, Retry(total=1, backoff_factor=0)], ids=["none", "one"])
+def test_an_error_goes_with_its_frames_as_soon_as_it_is_let_go(new_session: NewSession, retries: Retry | None) -> None:
+    def fails() -> weakref.ref[ConnectionError]:
+        try:
+            session.get(nobody.url)
+        except ConnectionError as error:
+            return weakref.ref(error)
+        raise AssertionError("it did not fail")
+
+    with refused_port() as nobody:
+        session = new_session(retries=retries)
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            assert fails()() is None
+        finally:
+            if was_enabled:
+                gc.enable()

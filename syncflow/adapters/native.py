@@ -181,7 +181,8 @@ class HTTPAdapter(BaseAdapter):
                 )
             except RequestException as error:
                 trying = trying or Trying(self, request, deadline, route.origin.name)
-                trying.after_error(error, witness)
+                if not trying.after_error(error, witness):
+                    raise
                 continue
             if retry is not None and response.status_code in retry.status_forcelist:
                 trying = trying or Trying(self, request, deadline, route.origin.name)
@@ -243,7 +244,8 @@ class HTTPAdapter(BaseAdapter):
             except RequestException as error:
                 continues = True
                 trying = trying or Trying(self, request, deadline, route.origin.name)
-                trying.after_error(error, witness)
+                if not trying.after_error(error, witness):
+                    raise
 
     def _witness(
         self, request: PreparedRequest, route: Route, deadline: Deadline, trying: Trying | None

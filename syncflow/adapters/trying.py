@@ -47,8 +47,9 @@ class Trying:
         """Of the try that comes next, from 1."""
         return len(self._tries.made) + 1
 
-    def after_error(self, error: RequestException, witness: TryWitness | None) -> None:
-        """Return when it is to be sent again; raise `error` if it is not.
+    def after_error(self, error: RequestException, witness: TryWitness | None) -> bool:
+        """Whether it is to be sent again, after `error`; then it was waited for. If not, `error` is the caller's to
+        raise: a frame that it passes must not hold it, or both would stay until the next collection.
 
         Args:
             witness: of the try that has failed.
@@ -61,8 +62,9 @@ class Trying:
             if self._tries.made:
                 error.earlier_tries = tuple(self._tries.made)
                 error.add_note(f"after {self._count()} in {self._deadline.clock() - self._deadline.started:.3g} s")
-            raise error
+            return False
         self._begin_again(delay, witness, error=error)
+        return True
 
     def _delay_after(self, error: RequestException) -> float | None:
         if error.request is not self._request:
