@@ -386,7 +386,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         return response
 
     def _send_to_adapter(self, request: PreparedRequest, kwargs: dict[str, Any]) -> Response:
-        adapter = self.get_adapter(request.url or "")
+        adapter = self._adapter_for(request)
         # The type first: asked of an abstract base class, isinstance() takes its time.
         if type(adapter) is HTTPAdapter or isinstance(adapter, HTTPAdapter):
             return adapter.send(request, **kwargs)

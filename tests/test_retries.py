@@ -604,6 +604,8 @@ def test_the_wait_ends_with_the_session(new_session: NewSession, how: str) -> No
         error = call.error()
         assert isinstance(error, SessionClosed)
         assert error.phase == "retry"
+        assert error.request is not None
+        assert [made.status for made in error.earlier_tries] == [503]
         assert not session._adapter.paused
 
 
