@@ -84,6 +84,9 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         socket_options: (level, name, value), set on each socket before it connects.
         worker: the thread that watches the sockets; None is the one that all sessions of a process share.
 
+    Raises:
+        TypeError, ValueError: a value that makes no sense.
+
     Attributes:
         headers: sent with every request, unless the call says otherwise; None in a call leaves one out.
         params: added to the query of every URL.
@@ -219,7 +222,11 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         Raises:
             InvalidURL, MissingSchema, InvalidSchema, InvalidHeader, InvalidJSONError: before anything is sent.
             ConnectionError: no connection, or it was lost; its subclasses SSLError: no trust, ProxyError: the proxy.
+            ProtocolError, ChunkedEncodingError: the answer is not HTTP (RFC 9112), or was cut off in its body.
             ConnectTimeout, ReadTimeout, WriteTimeout, PoolTimeout, TotalTimeout: see `Timeouts`.
+            CircuitOpen: nothing was sent, because the origin has failed too often: see `CircuitBreaker`.
+            RetryError: the answer is still one not to be content with: see `Retry`.
+            SessionClosed: by `close` or `drain`, before the call or during it.
             TooManyRedirects, UnrewindableBodyError: a redirect that cannot be followed.
             BodyLengthError: the body is not as long as announced.
             DecompressionError: the answer does not decode as it says.
