@@ -314,6 +314,7 @@ CASES = {
         close_while_streaming,
         exceptions.StreamConsumedError,
         "",
+        received=3,
     ),
     "a session that is closed": Case(
         stalls_after(reply_head(200, {"Content-Length": "9"}), b"abc"),
@@ -323,7 +324,9 @@ CASES = {
         "session was closed",
         received=3,
     ),
-    "a stream that was read": Case(answer(reply(200, b"abc")), read_twice, exceptions.StreamConsumedError, ""),
+    "a stream that was read": Case(
+        answer(reply(200, b"abc")), read_twice, exceptions.StreamConsumedError, "", received=3
+    ),
 }
 
 
@@ -396,6 +399,15 @@ def ended_in_connecting(session: Session, server: ScriptedServer) -> BaseExcepti
         eventually(lambda: any(dial.attempts for dial in list(session._adapter._pool._dials)))
         session.close()
         return call.error()
+
+
+def test_what_is_found_in_an_answer_tells_what_it_took() -> None:
+    with answer(reply(404, b"abc"))() as server, Session() as session:
+        response = session.post(server.url, data=b"body!")
+        for find in (response.raise_for_status, response.json):
+            with pytest.raises((exceptions.HTTPError, exceptions.JSONDecodeError)) as caught:
+                find()
+            assert (caught.value.bytes_sent, caught.value.bytes_received) == (5, 3)
 
 
 @pytest.mark.parametrize(("end", "phase"), [(ended_in_the_queue, "pool"), (ended_in_connecting, "connect")])

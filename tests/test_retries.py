@@ -271,6 +271,7 @@ def test_when_the_tries_are_used_up(new_session: NewSession) -> None:
         assert [made.status for made in error.earlier_tries] == [503, 503]
         assert error.response.earlier_tries == error.earlier_tries
         assert error.request is error.response.request
+        assert error.bytes_received == 3
         assert f"127.0.0.1:{server.port}" in str(error)
         assert server.requests == 3
 
