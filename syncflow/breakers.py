@@ -46,7 +46,8 @@ CIRCUITS_KEPT = 1024
 
 def is_failure(outcome: Outcome) -> bool:
     """Whether the server, or the way to it, is to blame: an answer of 500 or above, no connection, none in time, or one
-    that was lost. Not what the program has ended or limited before anything was begun."""
+    that was lost. Not what the program has ended or limited before anything was begun, nor that it has no file
+    descriptor left."""
     if isinstance(outcome, int):
         return outcome >= 500
     if isinstance(outcome, CircuitOpen) or not tells_of_server(outcome):
@@ -56,7 +57,8 @@ def is_failure(outcome: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """When requests to an origin are not sent, because it has failed too often.
+    """When requests to an origin are not sent, because it has failed too often; after the pattern of that name (Nygard,
+    "Release It!").
 
     Args:
         failures: so many in a row open the circuit.
