@@ -10,6 +10,7 @@ probe, tells which of the two it will be.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -36,23 +37,28 @@ __all__ = ["CircuitBreaker", "Circuits", "Outcome", "Permit", "is_failure"]
 # What a try led to: the status of the answer, or an error.
 Outcome = int | RequestException
 
+# No file descriptor is left, in the process or in the system: that tells nothing of any server.
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+
 # Origins with failures that are remembered; of more the longest untroubled is forgotten, and begins anew.
 CIRCUITS_KEPT = 1024
 
 
 def is_failure(outcome: Outcome) -> bool:
     """Whether the server, or the way to it, is to blame: an answer of 500 or above, no connection, none in time, or one
-    that was lost. Not what the program has ended or limited before anything was begun."""
+    that was lost. Not what the program has ended or limited before anything was begun, nor that it has no file
+    descriptor left."""
     if isinstance(outcome, int):
         return outcome >= 500
-    if outcome.phase == "pool" or isinstance(outcome, CircuitOpen):
+    if isinstance(outcome, CircuitOpen) or not tells_of_server(outcome):
         return False
     return isinstance(outcome, ConnectionError | Timeout | ChunkedEncodingError)
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """When requests to an origin are not sent, because it has failed too often.
+    """When requests to an origin are not sent, because it has failed too often; after the pattern of that name (Nygard,
+    "Release It!").
 
     Args:
         failures: so many in a row open the circuit.
@@ -141,10 +147,11 @@ class Permit:
 
 
 def tells_of_server(error: RequestException) -> bool:
-    """Whether an error is about the origin at all: not if the program has ended the try, or it ended before anything
-    was begun."""
+    """Whether an error is about the origin at all: not if the program has ended the try, if it ended before anything
+    was begun, or if the process had no file descriptor for it."""
     kinds = ConnectionError | Timeout | ChunkedEncodingError | ContentDecodingError
-    return isinstance(error, kinds) and error.phase != "pool"
+    is_ours = error.phase == "pool" or getattr(error.__cause__, "errno", None) in NO_DESCRIPTOR
+    return isinstance(error, kinds) and not is_ours
 
 
 class Circuits:
@@ -185,9 +192,9 @@ class Circuits:
 
     def _is_open(self, where: str, failures: int, left: float, *, is_tried: bool) -> CircuitOpen:
         until = "one request is just trying if it works again" if is_tried else f"it is tried again in {left:.3g} s"
+        last = "the last request to it has" if failures == 1 else f"the last {failures} requests to it have"
         error = CircuitOpen(
-            f"{where}: the last {failures} requests to it have failed, so nothing was sent; {until}; answer without it "
-            "until then, or see CircuitBreaker"
+            f"{where}: {last} failed, so nothing was sent; {until}; answer without it until then, or see CircuitBreaker"
         )
         error.retry_after = left
         return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from .redaction import MASK, is_secret
+from .redaction import MASK, is_secret, redacted_url
 
 if TYPE_CHECKING:
     from .models import PreparedRequest
@@ -50,8 +50,8 @@ def _body(body: object) -> list[str]:
 
 
 def _url(request: PreparedRequest, secrets: bool) -> str:
-    """Without the user's name and password: those are in Authorization."""
+    """Without the user's name and password, which are in Authorization, and the values of secret parameters."""
     url = request.url or ""
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
-    return url if secrets else f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+    return url if secrets else redacted_url(f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}")

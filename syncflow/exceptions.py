@@ -87,8 +87,10 @@ class RequestException(IOError):
         self.request = request if request is not None else getattr(response, "request", None)
         self.response = response
         self.phase = phase
-        self.bytes_sent = bytes_sent
-        self.bytes_received = bytes_received
+        # What is found in an answer, as its status, is found when so much had moved for it.
+        exchange = getattr(response, "_exchange", None)
+        self.bytes_sent: int = bytes_sent or getattr(exchange, "bytes_sent", 0)
+        self.bytes_received: int = bytes_received or getattr(exchange, "bytes_received", 0)
 
 
 class InvalidJSONError(RequestException):

@@ -14,15 +14,22 @@ HOOKS = ["response"]
 
 HookType = Callable[..., Any]
 
+# By event; a single one, or several.
+HookTypes = Mapping[str, HookType | Iterable[HookType] | None]
+
 
 def default_hooks() -> dict[str, list[HookType]]:
     """A list without hooks for each of `HOOKS`; a new one at every call."""
     return {"response": []}
 
 
-def dispatch_hook(
-    key: str, hooks: Mapping[str, HookType | Iterable[HookType] | None] | None, hook_data: Any, **kwargs: Any
-) -> Any:
+def hooks_of(given: HookTypes) -> dict[str, list[HookType]]:
+    """Those that are given, in lists of their own; an empty one for each of `HOOKS` without any."""
+    lists = {event: [hooks] if callable(hooks) else list(hooks or ()) for event, hooks in given.items()}
+    return {**default_hooks(), **lists}
+
+
+def dispatch_hook(key: str, hooks: HookTypes | None, hook_data: Any, **kwargs: Any) -> Any:
     """Hand `hook_data` through the hooks for `key`, one after the other.
 
     Args:

@@ -404,7 +404,8 @@ class PreparedRequest(_Hooked):
         """The same request as a command for a shell.
 
         Args:
-            secrets: True shows credentials and cookies, which are masked otherwise.
+            secrets: True shows credentials, cookies, API keys and tokens, those in the URL too, which are masked
+                otherwise.
         """
         return curl_command(self, secrets=secrets)
 

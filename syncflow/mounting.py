@@ -19,6 +19,7 @@ from .urls import masked
 
 if TYPE_CHECKING:
     from .engine.stats import PoolStats
+    from .models import PreparedRequest
 
 __all__ = ["SessionAdaptersMixin"]
 
@@ -57,6 +58,14 @@ class SessionAdaptersMixin:
             f"{masked(url)!r}: no adapter is mounted for such a URL, only for {', '.join(self.adapters)}; nothing was "
             "sent"
         )
+
+    def _adapter_for(self, request: PreparedRequest) -> Any:
+        """As `get_adapter`, whose error is that of the request."""
+        try:
+            return self.get_adapter(request.url or "")
+        except InvalidSchema as error:
+            error.request = request
+            raise
 
     def _all_adapters(self) -> list[Any]:
         """Each once: its own, mounted or not, and those that the program has mounted."""

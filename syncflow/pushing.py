@@ -43,7 +43,7 @@ class SessionUploadMixin:
             self, url: Any, proxies: ProxyTypes, stream: bool | None, verify: VerifyTypes, cert: CertTypes
         ) -> dict[str, Any]: ...
 
-        def get_adapter(self, url: str) -> Any: ...
+        def _adapter_for(self, request: PreparedRequest) -> Any: ...
 
     def upload(
         self,
@@ -93,10 +93,12 @@ class SessionUploadMixin:
             Request(method, url, headers, params=params, auth=auth, cookies=cookies), content_length
         )
         settings = self.merge_environment_settings(request.url, proxies, True, verify, cert)
-        adapter = self.get_adapter(request.url or "")
+        adapter = self._adapter_for(request)
         if not isinstance(adapter, HTTPAdapter):
             raise InvalidSchema(
-                f"{masked(request.url)!r}: an upload needs one of syncflow's own adapters, not {adapter!r}"
+                f"{masked(request.url)!r}: an upload needs one of syncflow's own adapters, not {adapter!r}; nothing "
+                "was sent",
+                request=request,
             )
         route = adapter.route(request, settings["verify"], settings["cert"], settings["proxies"])
         deadline = Deadline(self.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))

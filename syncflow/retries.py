@@ -62,7 +62,8 @@ class Retry:
     A connection that could not be made is tried again whatever the method: nothing had been sent. What failed later,
     and answers of `status_forcelist`, only for `allowed_methods`, and only if the body can be sent again. The program's
     own limits (`PoolTimeout`, `TotalTimeout`), a certificate that is not trusted, and bytes that are no HTTP are not
-    tried again. `Timeouts.total` spans all tries and the delays between them: a delay that would not fit is not begun.
+    tried again. `Timeouts.total` spans all tries and the delays between them: a delay that would not fit is not begun,
+    and the answer or the error is that of the last try.
 
     Args:
         total: how often it is sent again, for whatever reason; None is no limit of its own.
@@ -74,11 +75,13 @@ class Retry:
             returned as it is.
         jitter: which share of a delay is random: 1 is "full jitter", any time up to the delay, so that clients which
             failed together do not come back together; 0 is none.
-        status_forcelist: answers that are not returned but tried again.
-        allowed_methods: which may be sent twice; None is any, also POST: then a request may be carried out twice.
+        status_forcelist: answers that are not returned but tried again; 429, 502, 503 and 504 if nothing else is said.
+        allowed_methods: which may be sent twice: the idempotent ones (RFC 9110, section 9.2.2) if nothing else is said.
+            None is any, also POST: then a request may be carried out twice.
         respect_retry_after_header: whether Retry-After (RFC 9110, section 10.2.3), seconds or a date, is the delay.
         raise_on_status: whether `RetryError` is raised when the tries are used up and the answer is still one of
-            `status_forcelist`; it has the last `response`. If not, that is returned.
+            `status_forcelist`; it has the last `response`. If not, that is returned; and so is, in any case, an answer
+            to what may not be sent again, or for which there is no time.
 
     Raises:
         TypeError, ValueError: a value that makes no sense.

@@ -23,7 +23,7 @@ from .engine.origin import sha256_fingerprint
 from .engine.worker import Worker
 from .environ import netrc_auth
 from .exceptions import RequestException
-from .hooks import default_hooks, dispatch_hook
+from .hooks import HOOKS, HookTypes, dispatch_hook, hooks_of
 from .merging import HeaderTypes, default_headers, merge_headers, merge_params, names_authorization
 from .models import PreparedRequest, Request
 from .mounting import SessionAdaptersMixin
@@ -60,6 +60,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             was lost, before a byte was answered, with a connection that had been idle, if its method may be repeated
             (RFC 9110, section 9.2.2) and its body rewound.
         breaker: when requests to an origin that has failed too often are not sent; None is never.
+        hooks: {"response": function or functions}, called with each response: see the attribute.
         events: an object, or a list of them, with any of the methods in `syncflow.watching.EVENTS`, which are told what
             happens to requests.
         max_buffered: bytes that may wait in the buffers of all connections together, at least 64 KiB; None is no limit
@@ -83,6 +84,9 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         source_address: (address, port) to connect from; port 0 is any.
         socket_options: (level, name, value), set on each socket before it connects.
         worker: the thread that watches the sockets; None is the one that all sessions of a process share.
+
+    Raises:
+        TypeError, ValueError: a value that makes no sense.
 
     Attributes:
         headers: sent with every request, unless the call says otherwise; None in a call leaves one out.
@@ -108,6 +112,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         watermarks: Watermarks = Watermarks(),  # noqa: B008  # frozen
         retries: Retry | int | None = None,
         breaker: CircuitBreaker | None = None,
+        hooks: HookTypes | None = None,
         events: Any = None,
         max_buffered: int | None = None,
         max_body: int | None = None,
@@ -127,7 +132,9 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         self.params: ParamTypes = {}
         self.auth: Any = None
         self.proxies: dict[str, str | None] = {}
-        self.hooks = default_hooks()
+        if unknown := (hooks or {}).keys() - set(HOOKS):
+            raise ValueError(f"there is no hook {', '.join(map(repr, sorted(unknown)))}, only {', '.join(HOOKS)}")
+        self.hooks = hooks_of(hooks or {})
         self.verify: VerifyTypes = True
         self.cert: CertTypes = None
         self.stream = False
@@ -219,7 +226,11 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         Raises:
             InvalidURL, MissingSchema, InvalidSchema, InvalidHeader, InvalidJSONError: before anything is sent.
             ConnectionError: no connection, or it was lost; its subclasses SSLError: no trust, ProxyError: the proxy.
+            ProtocolError, ChunkedEncodingError: the answer is not HTTP (RFC 9112), or was cut off in its body.
             ConnectTimeout, ReadTimeout, WriteTimeout, PoolTimeout, TotalTimeout: see `Timeouts`.
+            CircuitOpen: nothing was sent, because the origin has failed too often: see `CircuitBreaker`.
+            RetryError: the answer is still one not to be content with: see `Retry`.
+            SessionClosed: by `close` or `drain`, before the call or during it.
             TooManyRedirects, UnrewindableBodyError: a redirect that cannot be followed.
             BodyLengthError: the body is not as long as announced.
             DecompressionError: the answer does not decode as it says.
@@ -386,7 +397,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
         return response
 
     def _send_to_adapter(self, request: PreparedRequest, kwargs: dict[str, Any]) -> Response:
-        adapter = self.get_adapter(request.url or "")
+        adapter = self._adapter_for(request)
         # The type first: asked of an abstract base class, isinstance() takes its time.
         if type(adapter) is HTTPAdapter or isinstance(adapter, HTTPAdapter):
             return adapter.send(request, **kwargs)
@@ -432,7 +443,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
             state["_jar"] = copy.copy(state["_jar"])
         for name in ("proxies", "adapters"):
             state[name] = dict(state[name])
-        state["hooks"] = {event: list(hooks) for event, hooks in self.hooks.items()}
+        state["hooks"] = hooks_of(self.hooks)
         return state
 
     def __copy__(self) -> Session:

@@ -29,6 +29,9 @@ class Timeouts:
         write: the longest time in which the server takes nothing of the request. Raises `WriteTimeout`.
         pool: the wait for a connection when all are in use. Raises `PoolTimeout`.
         total: everything, from the wait for a connection to the last byte of the body. Raises `TotalTimeout`.
+
+    Raises:
+        TypeError, ValueError: a value that makes no sense.
     """
 
     connect: float | None = 10.0
@@ -82,7 +85,10 @@ class PoolLimits:
         total: connections at once overall.
         connecting: how many may be in set-up at once; None is as many as `total`.
         idle: seconds that an unused connection is kept; 0 keeps none.
-        max_age: seconds after which a connection is not used again; None is no limit.
+        max_age: seconds after which a connection is not used again, and so a name is resolved anew; None is no limit.
+
+    Raises:
+        TypeError, ValueError: a value that makes no sense.
     """
 
     per_host: int = 10
@@ -111,6 +117,9 @@ class Watermarks:
 
     A writer waits once `high` bytes are buffered, until no more than `low` are. The same for what was received and
     not read yet: the connection is not read while `receive_high` bytes wait.
+
+    Raises:
+        ValueError: a low one that is not under its high one.
     """
 
     high: int = 65536

@@ -58,7 +58,7 @@ class SessionEventsMixin:
 
         def send(self, request: PreparedRequest, **kwargs: Any) -> Response: ...
 
-        def get_adapter(self, url: str) -> Any: ...
+        def _adapter_for(self, request: PreparedRequest) -> Any: ...
 
     def sse(
         self,
@@ -143,7 +143,7 @@ class StreamRequest:
         self._request = request
         self._settings = settings
         self.request = session.prepare_request(request)
-        self._adapter = session.get_adapter(self.request.url)
+        self._adapter = session._adapter_for(self.request)
         self.is_safe = self.request.method in SAFE
         self._was_sent = False
 

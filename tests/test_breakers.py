@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -63,6 +64,12 @@ def circuits(clock: Clock, **settings: Any) -> Circuits:
 
 NAME, WHERE = "http://a:80", "a:80"
 LOST = ConnectionError("lost", phase="head")
+
+
+def caused_by(cause: OSError) -> ConnectionError:
+    error = ConnectionError("no connection", phase="connect")
+    error.__cause__ = cause
+    return error
 
 
 def fail(circuits: Circuits, times: int = 1, name: str = NAME) -> None:
@@ -199,6 +206,8 @@ def test_many_failing_origins_are_forgotten(clock: Clock) -> None:
         (ReadTimeout("late", phase="head"), True),
         (TotalTimeout("late", phase="pool"), False),
         (PoolTimeout("full", phase="pool"), False),
+        (caused_by(OSError(errno.EMFILE, "out of them")), False),
+        (caused_by(OSError(errno.ECONNREFUSED, "refused")), True),
         (CircuitOpen("open"), False),
         (RequestException("other"), False),
     ],

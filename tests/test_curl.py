@@ -29,6 +29,7 @@ def test_secrets_are_masked_unless_they_are_asked_for() -> None:
     assert "Cookie: ***" in shown
     assert "Proxy-Authorization: ***" in shown
     assert not any("pass" in word for word in shown)
+    assert words("GET", "http://me:pass@h.example/?token=t&a=b")[-1] == "http://h.example/?token=***&a=b"
     told = words("GET", "http://h.example/", auth=("me", "pass"), headers=headers, secrets=True)
     assert "Cookie: a=b" in told
     assert "Authorization: Basic bWU6cGFzcw==" in told

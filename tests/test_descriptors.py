@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from syncflow import ConnectionError, PoolLimits, Session, SessionClosed, Timeout, Timeouts, streams
+from syncflow import CircuitBreaker, ConnectionError, PoolLimits, Session, SessionClosed, Timeout, Timeouts, streams
+from syncflow.breakers import Circuits
 from syncflow.engine import setting_up
 from syncflow.engine.descriptors import shortage
 from syncflow.engine.worker import Worker
@@ -232,6 +234,18 @@ def test_then_it_fails_and_recovers(session: Session, servers: list[ScriptedServ
         total = Timeouts(connect=None, total=0.3)
         expect_failure(lambda: session.get(servers[1].url, timeout=total), held=", of which this session holds 1")
         assert session.stats().failed == 2
+    assert session.get(servers[1].url).content == b"ok"
+    held.close()
+
+
+@in_child
+def test_which_is_no_failure_of_the_server(session: Session, servers: list[ScriptedServer]) -> None:
+    session._adapter._circuits = Circuits(CircuitBreaker(failures=1), time.monotonic)
+    start_worker(session, servers[0])
+    held = session.get(servers[0].url + "/held", stream=True)
+    leave(5)
+    with hogged():
+        expect_failure(lambda: session.get(servers[1].url, timeout=SHORT), held=", of which this session holds 1")
     assert session.get(servers[1].url).content == b"ok"
     held.close()
 

@@ -21,6 +21,7 @@ from syncflow.testing import (
     chunk,
     early_response,
     endless_head,
+    eventually,
     full_backlog,
     never_answers,
     refused_port,
@@ -28,6 +29,8 @@ from syncflow.testing import (
     reply_head,
     truncated,
 )
+
+from .concurrency import Call
 
 
 def classes_of(module: Any) -> dict[str, type]:
@@ -311,6 +314,7 @@ CASES = {
         close_while_streaming,
         exceptions.StreamConsumedError,
         "",
+        received=3,
     ),
     "a session that is closed": Case(
         stalls_after(reply_head(200, {"Content-Length": "9"}), b"abc"),
@@ -320,7 +324,9 @@ CASES = {
         "session was closed",
         received=3,
     ),
-    "a stream that was read": Case(answer(reply(200, b"abc")), read_twice, exceptions.StreamConsumedError, ""),
+    "a stream that was read": Case(
+        answer(reply(200, b"abc")), read_twice, exceptions.StreamConsumedError, "", received=3
+    ),
 }
 
 
@@ -376,6 +382,52 @@ def test_a_closed_session_names_whom_it_does_not_ask() -> None:
         session.get("http://127.0.0.1:9/")
     assert "127.0.0.1:9" in str(caught.value)
     assert isinstance(caught.value.request, PreparedRequest)
+
+
+def ended_in_the_queue(session: Session, server: ScriptedServer) -> BaseException:
+    with session.get(server.url, stream=True):
+        call = Call(session.get, server.url)
+        eventually(lambda: session.stats().waiting == 1)
+        session.close()
+        return call.error()
+
+
+def ended_in_connecting(session: Session, server: ScriptedServer) -> BaseException:
+    with full_backlog() as busy:
+        call = Call(session.get, busy.url)
+        eventually(lambda: session.stats().connecting == 1)
+        eventually(lambda: any(dial.attempts for dial in list(session._adapter._pool._dials)))
+        session.close()
+        return call.error()
+
+
+def test_what_is_found_in_an_answer_tells_what_it_took() -> None:
+    with answer(reply(404, b"abc"))() as server, Session() as session:
+        response = session.post(server.url, data=b"body!")
+        for find in (response.raise_for_status, response.json):
+            with pytest.raises((exceptions.HTTPError, exceptions.JSONDecodeError)) as caught:
+                find()
+            assert (caught.value.bytes_sent, caught.value.bytes_received) == (5, 3)
+
+
+@pytest.mark.parametrize(("end", "phase"), [(ended_in_the_queue, "pool"), (ended_in_connecting, "connect")])
+def test_a_session_that_is_closed_tells_in_which_wait(end: Callable[..., BaseException], phase: str) -> None:
+    with stalls_after(reply_head(200, {"Content-Length": "9"}))() as server:
+        error = end(Session(pool=PoolLimits(per_host=1)), server)
+    assert isinstance(error, syncflow.SessionClosed)
+    assert error.phase == phase
+    assert isinstance(error.request, PreparedRequest)
+
+
+@pytest.mark.parametrize("method", ["get", "post_stream", "sse"])
+def test_what_cannot_be_sent_has_its_request(method: str) -> None:
+    with Session() as session:
+        for url, proxies in (("ftp://host/", {}), ("http://host/", {"http": "nothing://proxy"})):
+            with pytest.raises((exceptions.InvalidSchema, exceptions.InvalidProxyURL)) as caught:
+                made = getattr(session, method)(url, proxies=proxies)
+                list(made)  # a stream of events begins when it is iterated
+            assert isinstance(caught.value.request, PreparedRequest)
+            assert caught.value.request.url == url
 
 
 # -------------------------------------------------------------------------------- causes, and foreign errors

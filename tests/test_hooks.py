@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import syncflow.hooks
+from syncflow.testing import AppServer
 
 requests = pytest.importorskip("requests")
 
@@ -96,3 +98,23 @@ def test_a_hook_that_takes_itself_out_hides_none_of_the_others() -> None:
     for _ in range(2):
         syncflow.hooks.dispatch_hook("response", registered, object())
     assert called == ["once", "always", "always"]
+
+
+def test_a_session_is_given_them_or_sets_them() -> None:
+    def mark(response: Any, **kwargs: Any) -> None:
+        response.marked = getattr(response, "marked", 0) + 1
+
+    with AppServer() as server, syncflow.Session(hooks={"response": mark}) as session:
+        assert session.get(server.url).marked == 1  # type: ignore[attr-defined]
+        session.hooks["response"].append(mark)
+        assert session.get(server.url).marked == 2  # type: ignore[attr-defined]
+        session.hooks = {"response": mark}  # type: ignore[dict-item]  # as `requests` allows
+        with copy.copy(session) as other:
+            assert other.hooks == {"response": [mark]}
+            assert other.get(server.url).marked == 1  # type: ignore[attr-defined]
+    assert syncflow.Session(hooks={"response": [mark, mark]}).hooks == {"response": [mark, mark]}
+
+
+def test_there_are_no_others() -> None:
+    with pytest.raises(ValueError, match="no hook 'request', only response"):
+        syncflow.Session(hooks={"request": see})

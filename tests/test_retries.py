@@ -276,6 +276,7 @@ def test_when_the_tries_are_used_up(new_session: NewSession) -> None:
         assert [made.status for made in error.earlier_tries] == [503, 503]
         assert error.response.earlier_tries == error.earlier_tries
         assert error.request is error.response.request
+        assert error.bytes_received == 3
         assert f"127.0.0.1:{server.port}" in str(error)
         assert server.requests == 3
 
@@ -686,6 +687,8 @@ def test_the_wait_ends_with_the_session(new_session: NewSession, how: str) -> No
         error = call.error()
         assert isinstance(error, SessionClosed)
         assert error.phase == "retry"
+        assert error.request is not None
+        assert [made.status for made in error.earlier_tries] == [503]
         assert not session._adapter.paused
 
 

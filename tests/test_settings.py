@@ -91,6 +91,12 @@ def test_low_is_under_high(low: int, high: int) -> None:
         Watermarks(receive_low=low, receive_high=high)
 
 
+@pytest.mark.parametrize("name", ["pool", "watermarks"])
+def test_a_session_takes_nothing_else_for_them(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}= .*, not 5"):
+        Session(**{name: 5})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("settings", [Timeouts(), PoolLimits(), Watermarks()])
 def test_they_are_frozen(settings: Any) -> None:
     name = dataclasses.fields(settings)[0].name

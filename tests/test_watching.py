@@ -37,6 +37,8 @@ from syncflow.engine.exchange import Exchange
 from syncflow.engine.watched import WatchedExchange
 from syncflow.testing import (
     AppServer,
+    Fault,
+    FaultInjector,
     Peer,
     ScriptedServer,
     early_response,
@@ -105,6 +107,17 @@ def session(new_session: NewSession, observer: Observer) -> Session:
 
 
 # ------------------------------------------------------------------------------------------- what is told
+
+
+def test_times_are_counted_from_the_beginning_of_the_try(session: Session, observer: Observer) -> None:
+    with AppServer() as server, FaultInjector() as faults:
+        faults.plan("connect", fault=Fault.delay(0.3))
+        session.get(server.url)
+    opened, sent, answered, ended = (record for _, record in observer.told[1:5])
+    assert opened.connect >= 0.3
+    for later in (sent, answered, ended):
+        assert later.elapsed >= opened.connect
+    assert ended.elapsed >= answered.elapsed
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 import syncflow
 from syncflow.ext.prometheus import SyncflowCollector
+from syncflow.logs import LOG
 from syncflow.testing import AppServer, refused_port
 from syncflow.watching import EVENTS, Record
 
@@ -84,6 +85,17 @@ def test_its_events_are_all_there_are() -> None:
 
 def test_its_loggers_are_all_there_are(names: dict[str, Any]) -> None:
     assert {cells[0].strip("`") for cells in rows("logger")} == set(LOGGERS[1:])
+
+
+def test_its_attributes_are_all_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "syncflow")
+    values: dict[str, Any] = {"request": syncflow.Request("GET", "http://host/").prepare(), "origin": "http://host:80"}
+    values |= {"peer": ("10.0.0.1", 80), "headers": [], "error": syncflow.ConnectionError("lost"), "state": "open"}
+    for event, kind in EVENTS.items():
+        if hasattr(LOG, event):
+            getattr(LOG, event)(kind(**{field.name: values.get(field.name, 1) for field in fields(kind)}))
+    written = {name for record in caplog.records for name in vars(record) if name.startswith("http_")}
+    assert {name for cells in rows("attribute") for name in re.findall(r"`(http_\w+)`", cells[0])} == written
 
 
 def test_its_formatter_writes_structures(names: dict[str, Any]) -> None:

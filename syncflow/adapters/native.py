@@ -20,7 +20,7 @@ from ..engine.exchange import Exchange, StaleConnection
 from ..engine.pool import Pool
 from ..engine.watched import WatchedExchange
 from ..engine.worker import Worker, shared_worker
-from ..exceptions import RequestException, SessionClosed
+from ..exceptions import InvalidProxyURL, RequestException, SessionClosed
 from ..logs import LOG, LOG_ONLY, is_logged
 from ..models import PreparedRequest
 from ..responses import Response
@@ -113,6 +113,10 @@ class HTTPAdapter(BaseAdapter):
     ) -> None:
         if limits is None:
             limits = PoolLimits(per_host=pool_maxsize, total=max(100, pool_connections * pool_maxsize))
+        if not isinstance(limits, PoolLimits):
+            raise TypeError(f"limits= of an adapter, pool= of a session, is a PoolLimits, not {limits!r}")
+        if not isinstance(watermarks, Watermarks):
+            raise TypeError(f"watermarks= is a Watermarks, not {watermarks!r}")
         if breaker is not None and not isinstance(breaker, CircuitBreaker):
             raise TypeError(f"breaker= is a CircuitBreaker or None, not {breaker!r}")
         self.max_retries = max_retries
@@ -296,7 +300,11 @@ class HTTPAdapter(BaseAdapter):
                     self._routes.clear()
                 self._routes[key] = route
             return route
-        route = route_of(request.target, verify, cert, proxies, self._trust)
+        try:
+            route = route_of(request.target, verify, cert, proxies, self._trust)
+        except InvalidProxyURL as error:
+            error.request = request
+            raise
         proxy = route.origin.proxy
         if proxy is not None and not proxy.authorization and "proxy-authorization" in request.headers:
             proxy = proxy._replace(authorization=request.headers["proxy-authorization"])

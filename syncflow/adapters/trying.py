@@ -150,7 +150,12 @@ class Trying:
         number = next_id() if witness is None else witness.id
         record = Retrying(number, request, self._origin, made.number, delay, status, error)
         (self._adapter.watch or LOG_ONLY).tell("retrying", record)
-        self._wait(delay)
+        try:
+            self._wait(delay)
+        except RequestException as ended:
+            ended.request = request
+            ended.earlier_tries = tuple(self._tries.made)
+            raise
         if request.content is not None and request.content.can_rewind:
             request.content.rewind()
 

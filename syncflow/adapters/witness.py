@@ -67,6 +67,7 @@ class TryWitness:
         self._permit: Permit | None = None
         self._exchange_id = 0  # of the exchange that goes to the server; not the exchange, which has this
         self._status: int | None = None
+        self._set_up = 0.0  # seconds until it had a connection
         # Popped by whoever tells of the end, which is told once: any thread's.
         self._to_end = [None]
         self._tell("request_started", lambda: RequestStarted(*self._head, number, resends))
@@ -82,6 +83,7 @@ class TryWitness:
     def connected(self, exchange: Exchange, connection: Connection, pooled: float) -> None:
         """It has a connection, on which nothing was sent for it yet."""
         self._exchange_id = id(exchange)
+        self._set_up = monotonic() - self._begun
         peer, setup = connection.transport.peer, connection.setup
         if connection.uses == 1:  # this one's
             self._tell(
@@ -99,8 +101,10 @@ class TryWitness:
         """See `Witness`."""
         if self._status is None:
             self._status = head.status
+            # Since the try began, not the exchange; the two were not measured at quite the same moment.
+            since = min(self._set_up + elapsed, monotonic() - self._begun)
             self._judge(head.status)
-            self._tell("response_started", lambda: ResponseStarted(*self._head, head.status, head.fields, elapsed))
+            self._tell("response_started", lambda: ResponseStarted(*self._head, head.status, head.fields, since))
 
     def waits(self, exchange: Exchange) -> None:
         """See `Witness`."""

@@ -141,12 +141,14 @@ class Pool:
         try:
             if not ticket.served:
                 self._wait(ticket, deadline)
-        except RequestException:
+        except RequestException as error:
             self._withdraw(ticket)
+            error.phase = "pool"
             raise
         with self._lock:
             self._ledger.collect(ticket)
         if ticket.error is not None:
+            ticket.error.phase = "pool"
             raise ticket.error
         return ticket.connection
 

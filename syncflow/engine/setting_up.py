@@ -119,6 +119,7 @@ class SettingUp:
         """Caller, with the lock held. Return when `arrived` or at `moment`; raise when called off or at a limit."""
         while True:
             if self._cancelled is not None:
+                self._cancelled.phase = phase
                 raise self._cancelled
             if arrived() or (moment is not None and self.clock() >= moment):
                 return

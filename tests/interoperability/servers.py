@@ -290,27 +290,20 @@ def start_haproxy(setting: Setting) -> Iterator[Running]:
 # ------------------------------------------------------------------------------------- servers of applications
 
 
-def inherits(name: str, command: Callable[[int, tuple[str, ...]], list[str]]) -> Start:
-    """`command` is given the number of the listening socket, and the files for TLS if there is to be any."""
+# The number of the listening socket, or of a port; the files for TLS, if there is to be any.
+Command = Callable[[int, tuple[str, ...]], list[str]]
+
+
+def application(
+    name: str, command: Command, run: Callable[..., contextlib.AbstractContextManager[int]] = inheriting
+) -> Start:
+    """A program that is given a listening socket; with `on_a_free_port` one that cannot be."""
 
     @contextlib.contextmanager
     def start(setting: Setting) -> Iterator[Running]:
         files = tuple(map(str, setting.tls or ()))
         with new_folder(name) as folder:
-            with inheriting(lambda number: command(number, files), folder / "log", tls=bool(files)) as port:
-                yield Running(name, port, bool(files))
-
-    return start
-
-
-def takes_a_port(name: str, command: Callable[[int, tuple[str, ...]], list[str]]) -> Start:
-    """The same for a program that cannot be given a socket."""
-
-    @contextlib.contextmanager
-    def start(setting: Setting) -> Iterator[Running]:
-        files = tuple(map(str, setting.tls or ()))
-        with new_folder(name) as folder:
-            with on_a_free_port(lambda port: command(port, files), folder / "log", tls=bool(files)) as port:
+            with run(lambda number: command(number, files), folder / "log", tls=bool(files)) as port:
                 yield Running(name, port, bool(files))
 
     return start
@@ -380,11 +373,11 @@ SERVERS = {
     ),
     "HAProxy": Server(start_haproxy, program="haproxy", backed=True),
     "Node http": Server(start_node, program="node"),
-    "gunicorn": Server(inherits("gunicorn", gunicorn), package="gunicorn"),
-    "waitress": Server(takes_a_port("waitress", waitress), package="waitress"),
-    "cheroot": Server(takes_a_port("cheroot", cheroot), package="cheroot"),
-    "uvicorn": Server(inherits("uvicorn", uvicorn), package="uvicorn"),
-    "hypercorn": Server(inherits("hypercorn", hypercorn), package="hypercorn"),
-    "aiohttp": Server(inherits("aiohttp", aiohttp), package="aiohttp"),
+    "gunicorn": Server(application("gunicorn", gunicorn), package="gunicorn"),
+    "waitress": Server(application("waitress", waitress, on_a_free_port), package="waitress"),
+    "cheroot": Server(application("cheroot", cheroot, on_a_free_port), package="cheroot"),
+    "uvicorn": Server(application("uvicorn", uvicorn), package="uvicorn"),
+    "hypercorn": Server(application("hypercorn", hypercorn), package="hypercorn"),
+    "aiohttp": Server(application("aiohttp", aiohttp), package="aiohttp"),
 }
 BACKEND = "uvicorn"

@@ -74,17 +74,17 @@ def test_a_batch_too(session: Session) -> None:
         assert stream.batch() is None
 
 
+def one_more_after_a_step(peer: Peer, request: Request) -> None:
+    begin(peer, numbered(1))
+    peer.wait_step()
+    peer.send(chunk(numbered(2).encode()))
+    peer.send(last_chunk())
+
+
 @pytest.mark.parametrize("arguments", [{"max_reconnects": 0}, {"method": "POST"}], ids=["no reconnects", "post"])
 def test_one_that_does_not_connect_again_is_waited_for(session: Session, arguments: dict[str, Any]) -> None:
     """As the words of a language model."""
-
-    def answer(peer: Peer, request: Request) -> None:
-        begin(peer, numbered(1))
-        peer.wait_step()
-        peer.send(chunk(numbered(2).encode()))
-        peer.send(last_chunk())
-
-    with Source(answer) as server:
+    with Source(one_more_after_a_step) as server:
         following = Following(session.sse(server.url, **arguments))
         eventually(lambda: following.events)
         drain = draining(session)
@@ -95,13 +95,7 @@ def test_one_that_does_not_connect_again_is_waited_for(session: Session, argumen
 
 
 def test_the_events_of_a_response_are_waited_for(session: Session) -> None:
-    def answer(peer: Peer, request: Request) -> None:
-        begin(peer, numbered(1))
-        peer.wait_step()
-        peer.send(chunk(numbered(2).encode()))
-        peer.send(last_chunk())
-
-    with Source(answer) as server:
+    with Source(one_more_after_a_step) as server:
         events = session.get(server.url, stream=True).iter_sse()
         assert next(events).data == "1"
         drain = draining(session)

@@ -171,25 +171,22 @@ def test_latency_does_not_slow_down_what_follows() -> None:
     assert took < 10, "one after the other they would take 25 s"
 
 
+def time_of_body(link: Link) -> float:
+    """Seconds until all of it has come down."""
+    with Sink(BODY) as server, FaultProxy(server.address, down=link) as proxy, connect(proxy) as client:
+        client.shutdown(socket.SHUT_WR)
+        begun = time.monotonic()
+        assert read_all(client) == BODY
+        return time.monotonic() - begun
+
+
 def test_bandwidth_is_limited() -> None:
-    with Sink(BODY) as server, FaultProxy(server.address, down=Link(bandwidth=250_000)) as proxy:
-        with connect(proxy) as client:
-            client.shutdown(socket.SHUT_WR)
-            begun = time.monotonic()
-            assert read_all(client) == BODY
-            took = time.monotonic() - begun
-    assert 0.18 <= took < 10
+    assert 0.18 <= time_of_body(Link(bandwidth=250_000)) < 10
 
 
 def test_it_stalls() -> None:
     """For the half of `stall` on an average, some seventy times."""
-    with Sink(BODY) as server, FaultProxy(server.address, down=Link(loss=1, stall=0.01)) as proxy:
-        with connect(proxy) as client:
-            client.shutdown(socket.SHUT_WR)
-            begun = time.monotonic()
-            assert read_all(client) == BODY
-            took = time.monotonic() - begun
-    assert 0.15 <= took < 10
+    assert 0.15 <= time_of_body(Link(loss=1, stall=0.01)) < 10
 
 
 def test_one_byte_a_time_is_not_too_little() -> None:
