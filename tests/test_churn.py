@@ -26,6 +26,7 @@ from .engine.rig import pool_of
 from .zoo import Zoo
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are counted in /proc"),
 ]
@@ -142,7 +143,7 @@ def tables(worker: Worker, session: Session) -> dict[str, int]:
     return {
         "clients": len(worker._clients) + len(worker._watched),
         "commands": len(worker._commands) + len(worker._last_wishes) + len(worker._to_notify),
-        "timers": len(worker._timers),
+        "timers": sum(timer.action is not None for *_, timer in list(worker._timers)),  # not those that were cancelled
         "connections": len(ledger.connections) + len(ledger._hosts) + ledger.open + ledger.connecting,
         "waiting": len(ledger._places) + len(ledger._tickets) + len(ledger._queue) + len(ledger._idle),
         "dials": len(pool._dials),

@@ -25,6 +25,8 @@ from syncflow.testing import AppServer, eventually, refused_port
 from .crowds import CrowdServer
 from .engine.rig import pool_of
 
+pytestmark = pytest.mark.once
+
 NewSession = Callable[..., Session]
 
 # More than any of the caches holds.
@@ -53,7 +55,7 @@ def tables(session: Session) -> dict[str, int]:
         "paused": len(adapter.paused),
         "clients": len(worker._clients) + len(worker._watched),
         "commands": len(worker._commands),
-        "timers": len(worker._timers),
+        "timers": sum(timer.action is not None for *_, timer in list(worker._timers)),  # not those that were cancelled
         "questions": len(resolver._under_way),
         "entrances": len(tls._entrances),
     }

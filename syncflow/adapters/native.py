@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..breakers import CircuitBreaker, Circuits
 from ..engine.deadline import Deadline
 from ..engine.dialer import Network
-from ..engine.exchange import Exchange, StaleConnection
+from ..engine.exchange import Exchange
+from ..engine.outcome import StaleConnection
 from ..engine.pool import Pool
 from ..engine.watched import WatchedExchange
 from ..engine.worker import Worker, shared_worker

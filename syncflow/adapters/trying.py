@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..engine.deadline import Deadline
-from ..engine.exchange import StaleConnection
+from ..engine.outcome import StaleConnection
 from ..engine.pause import Pause
 from ..exceptions import RequestException, RetryError, SessionClosed
 from ..logs import LOG_ONLY

@@ -10,7 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..breakers import Outcome, Permit
-from ..engine.exchange import Exchange, StaleConnection
+from ..engine.exchange import Exchange
+from ..engine.outcome import StaleConnection
 from ..exceptions import Cancelled, RequestException
 from ..http1 import Head
 from ..logs import LOG_ONLY

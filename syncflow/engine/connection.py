@@ -14,7 +14,8 @@ from ..http1 import IncompleteMessage, MalformedMessage, ResponseParser
 from ..settings import Watermarks
 from .accounts import Usage
 from .budget import Budget
-from .exchange import Exchange, Outcome, StaleConnection
+from .exchange import Exchange
+from .outcome import Outcome, StaleConnection
 from .tls import TLSTransport
 from .transport import Transport
 from .worker import worker_failed

@@ -13,11 +13,10 @@ by a limit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..exceptions import (
     Cancelled,
-    ConnectionError,
     ReadTimeout,
     RequestException,
     WriteTimeout,
@@ -25,6 +24,7 @@ from ..exceptions import (
 from ..http1 import END, Event, Head, Trailers
 from .buffers import IncomingBuffer
 from .deadline import Deadline
+from .outcome import Outcome, StaleConnection
 from .sending import Piece, SendingSide
 from .stall import Stall
 from .timings import NO_SETUP, Timings
@@ -33,32 +33,12 @@ if TYPE_CHECKING:
     from .bytestream import ByteStream
     from .connection import Connection
 
-__all__ = ["Exchange", "Outcome", "StaleConnection"]
+__all__ = ["Exchange"]
 
 # What a reader on its own thread asks the kernel for at once: more than the watermark costs memory for every reader,
 # less costs system calls.
 RECEIVE_SIZE = 65536
 MOST_RECEIVE_SIZE = 262144
-
-
-class StaleConnection(ConnectionError):
-    """A connection that had been idle was gone before the server answered anything. Whether the request may be sent
-    again on another one is for who knows its method and its body, unless nothing of it has left."""
-
-    is_untouched = False
-
-
-class Outcome:
-    """What one step of receiving led to, to be acted upon once its lock is released: bits of an int, because an
-    IntFlag costs a microsecond an operation, and there are ten of them a response."""
-
-    QUIET: Final = 0  # nothing was there
-    MOVED: Final = 1  # bytes came
-    WAKE: Final = 2  # a waiting caller has something to see
-    ANSWERED: Final = 4  # the final head is there: stop sending
-    ENDED: Final = 8  # the answer is complete: the connection is free, or to be closed
-    LOST: Final = 16  # the connection is unusable: close it
-    TO_SETTLE: Final = ANSWERED | ENDED | LOST
 
 
 class Exchange:

@@ -29,6 +29,8 @@ from syncflow.testing.faults import Plan
 from .conftest import SessionMaker
 from .rig import PATIENCE, pool_of, transports
 
+pytestmark = pytest.mark.once
+
 # More than any scenario makes of any call.
 ENOUGH = 200
 

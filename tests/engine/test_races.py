@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from syncflow import Cancelled, EarlyResponse, RequestException, Session, SessionClosed
-from syncflow.engine.exchange import Outcome
+from syncflow.engine.outcome import Outcome
 from syncflow.testing import AppServer, Peer, Request, Response, ScriptedServer, eventually, reply, reply_head
 
 from ..concurrency import Call, at_once

@@ -20,6 +20,8 @@ from .conftest import GENEROUS
 from .faults import ENDINGS, KINDS, REFUSED, Fault, Outcome, Sizes, expected, faults, kinds_for
 from .tasks import BY_NAME, TASKS, Place, Task
 
+pytestmark = pytest.mark.once
+
 # For links that fall silent. Long enough for all that is not to be silent, on a machine that has much else to do.
 SHORT = Timeouts(connect=0.7, read=0.7, write=0.7, pool=10)
 
