@@ -62,7 +62,8 @@ class CircuitBreaker:
 
     Args:
         failures: so many in a row open the circuit.
-        reset_after: seconds after which one request may try again; if it fails, so many again.
+        reset_after: seconds after which one request may try again; if it fails, so many again. After as many seconds
+            without an outcome the next one may try, too.
         is_failure: called with the status of each answer, or the error in its place; whether it counts as a failure. In
             the thread of the request, with no lock held. A response that is streamed has answered with its head.
 
@@ -90,12 +91,13 @@ class CircuitBreaker:
 class Circuit:
     """Of one origin. Guarded by the lock of its `Circuits`."""
 
-    __slots__ = ("_probe", "failures", "opened")
+    __slots__ = ("_probe", "failures", "opened", "probed")
 
     def __init__(self) -> None:
         self.failures = 0  # in a row
         self.opened: float | None = None  # since when; None: it is closed
         self._probe: weakref.ref[Permit] | None = None
+        self.probed = 0.0  # since when it tries
 
     @property
     def probe(self) -> Permit | None:
@@ -183,9 +185,12 @@ class Circuits:
             permit = Permit(self, name, None if circuit is None else circuit.opened)
             if circuit is None or circuit.opened is None:
                 return permit
-            left = circuit.opened + self.breaker.reset_after - self._clock()
-            if left <= 0.0 and circuit.probe is None:
+            now = self._clock()
+            left = circuit.opened + self.breaker.reset_after - now
+            # One that takes as long as the circuit was open, as a large upload may, does not keep others waiting longer.
+            if left <= 0.0 and (circuit.probe is None or now >= circuit.probed + self.breaker.reset_after):
                 circuit.probe = permit
+                circuit.probed = now
                 return permit
             failures, is_tried = circuit.failures, circuit.probe is not None
         raise self._is_open(where, failures, max(0.0, left), is_tried=is_tried)

@@ -148,6 +148,20 @@ def test_if_it_fails_the_time_begins_anew(clock: Clock) -> None:
     assert books.enter(NAME, WHERE).outcome(200) == "closed"
 
 
+def test_one_that_takes_long_is_not_waited_for_for_ever(clock: Clock) -> None:
+    books = circuits(clock, failures=1, reset_after=30)
+    fail(books)
+    clock.now += 30
+    slow = books.enter(NAME, WHERE)
+    clock.now += 29
+    with pytest.raises(CircuitOpen):
+        books.enter(NAME, WHERE)
+    clock.now += 1
+    second = books.enter(NAME, WHERE)
+    assert slow.outcome(503) is None  # it is the second that counts now
+    assert second.outcome(200) == "closed"
+
+
 @pytest.mark.parametrize("how", ["given back", "dropped", "cancelled"])
 def test_one_that_tells_nothing_makes_room_for_the_next(clock: Clock, how: str) -> None:
     books = circuits(clock, failures=1, reset_after=30)

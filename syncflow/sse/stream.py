@@ -151,6 +151,7 @@ class EventStream:
         Raises:
             EventTimeout: none came for `event_timeout` seconds. The connection stays; one that was being made does not.
             HTTPError, ContentTypeError: the server's answer is no event stream; see its `response`.
+            RetryError: the same, of a session with `retries=`, once they are used up.
             TotalTimeout: of the whole stream.
             EventTooLarge, SSLError, ProtocolError, SessionClosed: in no case is it tried again by itself.
             ConnectionError, ChunkedEncodingError, DecompressionError, ReadTimeout, WriteTimeout, PoolTimeout: the
