@@ -187,7 +187,7 @@ class Circuits:
                 return permit
             now = self._clock()
             left = circuit.opened + self.breaker.reset_after - now
-            # One that takes as long as the circuit was open, as a large upload may, does not keep others waiting longer.
+            # One that takes as long as the circuit was open, as a large upload may, keeps others out no longer.
             if left <= 0.0 and (circuit.probe is None or now >= circuit.probed + self.breaker.reset_after):
                 circuit.probe = permit
                 circuit.probed = now
