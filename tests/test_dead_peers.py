@@ -24,7 +24,10 @@ from .namespaces import SECOND, SERVER, Cable, Refused, lay_cable
 
 NewSession = Callable[..., Session]
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the socket options are Linux's")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the socket options are Linux's"),
+]
 
 # What nobody would set: a probe after a second, and one is enough.
 PROBES = [(socket.IPPROTO_TCP, getattr(socket, f"TCP_KEEP{name}", 0), 1) for name in ("IDLE", "INTVL", "CNT")]

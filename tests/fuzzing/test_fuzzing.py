@@ -21,6 +21,8 @@ from .run_atheris import SEEDS, main
 from .strategies import GRAMMARS, inputs_of
 from .targets import TARGETS
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = 100
 
 _NEVER = re.compile("(?!)")

@@ -15,6 +15,8 @@ from syncflow.http1 import ChunkedFraming, LengthFraming, NoBody, request_head
 from .replay import Message, cut, replay
 from .strategies import BODIES, CUTS, FIELDS, REPEATABLE, TOKENS, VALUES, Response, valid_responses
 
+pytestmark = pytest.mark.once
+
 TAILS = st.sampled_from([b"", b"HTTP/1.1 408 Request Timeout\r\n\r\n", b"\r\n"])
 
 

@@ -1,5 +1,6 @@
 """How the network cuts the bytes must make no difference to what is read, and to what is refused."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,8 @@ from syncflow.http1 import ParserLimits
 
 from .replay import byte_by_byte, cut, replay
 from .strategies import CUTS, REPEATABLE, any_responses
+
+pytestmark = pytest.mark.once
 
 SMALL_LIMITS = st.builds(
     ParserLimits,

@@ -25,6 +25,8 @@ from ..concurrency import Call
 from .conftest import GENEROUS
 from .tasks import BODY, DIGEST, EVENTS, SMALL, Place, answer, get
 
+pytestmark = pytest.mark.once
+
 SessionHere = Callable[[Timeouts], Session]
 
 FEW = [b"all ", b"is", b" well"]

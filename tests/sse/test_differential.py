@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from syncflow.sse import Decoder
 
 from .reference import cut, interpret, replay
 from .strategies import ANYTHING, CUTS, REPEATABLE, STREAMS
+
+pytestmark = pytest.mark.once
 
 RUN = b"data: a\n\ndata: b\n\n"
 NAMED_RUN = b"id: 7\nevent: e\ndata: a\n\nevent: f\nid: 8\ndata: b\n\nid: 9\ndata: c\n\nevent: g\ndata: d\n\n"

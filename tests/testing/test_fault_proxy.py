@@ -27,6 +27,8 @@ from syncflow.testing.link import FRAGMENT, UNDER_WAY, Broken, LinkDirection
 
 from ..concurrency import Call
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 10.0
 BODY = pattern(50_000)
 
