@@ -44,7 +44,7 @@ from ..concurrency import Call, at_once, forked
 from .rig import PATIENCE, TOO_MUCH, has_waiters, is_receiver_blocked, is_sender_blocked, kill
 from .test_faults import SLOW, slow
 
-pytestmark = pytest.mark.usefixtures("switching")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("switching")]
 
 NO_LIMIT = Timeouts(read=None, write=None)
 USUAL = Watermarks()

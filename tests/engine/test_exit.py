@@ -217,7 +217,11 @@ at_the_end.set()
 """
 
 
-@pytest.mark.parametrize("work", GO_ON)
+# Python 3.12 starts no thread once the main thread has ended (python/cpython#104690), so the worker has to be there.
+IS_312 = sys.version_info[:2] == (3, 12)
+
+
+@pytest.mark.parametrize("work", [work for work in GO_ON if not (IS_312 and work == "first of all")])
 def test_the_interpreter_waits_for_a_thread_that_is_no_daemon(work: str, wire: Wire, ca_file: Path) -> None:
     """And that one can do all it has to."""
 
@@ -229,7 +233,11 @@ def test_the_interpreter_waits_for_a_thread_that_is_no_daemon(work: str, wire: W
 
     text = ANOTHER_THREAD.format(
         work=GO_ON[work].strip().replace("\n", "\n    "),
-        until="until(lambda: any(t.bytes_received for t in transports()))" if work in ("get", "stream") else "",
+        until={
+            "get": "until(lambda: any(t.bytes_received for t in transports()))",
+            "stream": "until(lambda: any(t.bytes_received for t in transports()))",
+            "upload": "until(lambda: any(t.bytes_sent for t in transports()))",
+        }.get(work, ""),
     )
     with ScriptedServer(script, ssl_context=wire.server) as server:
         command = program(text, server.url, str(ca_file))

@@ -22,7 +22,7 @@ from syncflow.testing.faults import Plan
 from .conftest import SessionMaker, Wire
 from .rig import counts, pool_of
 
-pytestmark = pytest.mark.usefixtures("switching")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("switching")]
 
 # More system calls than any of the requests here makes.
 ENOUGH = 400

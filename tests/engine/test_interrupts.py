@@ -19,6 +19,8 @@ ROUNDS = 200
 
 PROGRAM = """
 import _thread, random, time
+
+pytestmark = pytest.mark.long
 sys.setswitchinterval(1e-5)
 timeout = syncflow.Timeouts(connect=20, read=20, write=20, pool=20)
 

@@ -42,7 +42,7 @@ from .dialing import Client, dial, proxied, refuse, run, trust
 from .rig import PATIENCE, is_receiver_blocked, is_sender_blocked, tcp_pair
 from .test_faults import SLOW, slow
 
-pytestmark = pytest.mark.usefixtures("switching")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("switching")]
 
 NO_LIMIT = Deadline(Timeouts(read=None, write=None))
 PIECE = 50_000

@@ -42,7 +42,7 @@ from .conftest import Wire
 from .dialing import SOON, Client, dial, proxied, refuse, run, trust
 from .rig import has_waiters
 
-pytestmark = pytest.mark.usefixtures("switching")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("switching")]
 
 GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 SECRET = "Basic " + base64.b64encode(b"user:secret").decode()

@@ -19,6 +19,8 @@ from ..concurrency import Call, at_once
 from .conftest import SessionMaker, Wire
 from .rig import connection_of, counts, pool_of
 
+pytestmark = pytest.mark.long
+
 THREADS = 32
 REQUESTS = 10_000
 ROUNDS = 200

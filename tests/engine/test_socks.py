@@ -35,7 +35,7 @@ from .conftest import Wire
 from .dialing import SOON, Client, dial, proxied, refuse, run, trust
 from .rig import has_waiters
 
-pytestmark = pytest.mark.usefixtures("switching")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("switching")]
 
 SCHEMES = ["socks4", "socks4a", "socks5", "socks5h"]
 ALL = pytest.mark.parametrize("scheme", SCHEMES)
