@@ -15,12 +15,13 @@ from syncflow.testing import AppServer, Request, Response
 from .conftest import Wire
 from .test_exit import BOUNDED, program
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 200
 
 PROGRAM = """
 import _thread, random, time
 
-pytestmark = pytest.mark.long
 sys.setswitchinterval(1e-5)
 timeout = syncflow.Timeouts(connect=20, read=20, write=20, pool=20)
 
