@@ -270,13 +270,15 @@ def _watch(session: syncflow.Session, url: str, file: Path, seconds: float, coun
         thread.start()
     began = time.monotonic()
     lines: list[tuple[float, int, int]] = []
-    print("seconds  requests  failed  MiB resident  descriptors  threads  open  buffered")
+    print("seconds  requests  failed  MiB resident  blocks  descriptors  threads  open  buffered")
     while any(thread.is_alive() for thread in threads):
         threads[0].join(LINES_EVERY)
         outcomes = sum((own.outcomes for own in work), Counter())
         passed, memory, descriptors = time.monotonic() - began, resident(), len(os.listdir("/proc/self/fd"))
         stats, failed = session.stats(), outcomes.total() - outcomes["ok"]
-        figures = f"{passed:7.0f} {outcomes.total():9,} {failed:7,} {memory / MIB:13.1f} {descriptors:12}"
+        gc.collect()
+        blocks = sys.getallocatedblocks()  # what Python's allocator has given out: no fragments, no arenas of threads
+        figures = f"{passed:7.0f} {outcomes.total():9,} {failed:7,} {memory / MIB:13.1f} {blocks:7,} {descriptors:12}"
         print(f"{figures} {threading.active_count():8} {stats.open:5} {stats.bytes_buffered:9,}", flush=True)
         lines.append((passed, memory, descriptors))
         if not threads[0].is_alive():
