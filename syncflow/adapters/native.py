@@ -382,9 +382,9 @@ class HTTPAdapter(BaseAdapter):
         """Any thread. End everything at once; whoever waits gets `SessionClosed`."""
         self._retired = self.closed = True
         self._pool.close()
-        tell_late()
         for paused in list(self.paused):
             paused.fail(SessionClosed(f"{paused.where}: the session was closed during the request"))
+        tell_late()  # last: observers may take their time, and nobody is to wait for them
 
     def retire(self) -> None:
         """Any thread. Begin nothing new; what is under way goes on to its end."""
