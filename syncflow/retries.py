@@ -169,7 +169,7 @@ class Try:
 
     Attributes:
         number: from 1.
-        started: seconds since the request began.
+        started: seconds since the call began, with the redirects that led here.
         elapsed: seconds that it took.
         delay: seconds waited afterwards.
         status: of the answer; None if there was none.
@@ -190,7 +190,7 @@ class Tries:
     One thread. Each of the two questions is asked once for each try.
     """
 
-    def __init__(self, policy: Retry | None, method: str, started: float) -> None:
+    def __init__(self, policy: Retry | None, method: str, started: float, begun: float) -> None:
         self.policy = policy or LOST_CONNECTIONS_ONLY
         self.made: list[Try] = []
         self._method = method
@@ -199,7 +199,7 @@ class Tries:
         }
         self._sent_again = 0
         self._started = started
-        self._begun = started
+        self._begun = begun
 
     def delay_after(self, error: RequestException) -> float | None:
         """Seconds until it may be sent again after `error`; None if it may not."""

@@ -242,7 +242,7 @@ def test_not_now_is_tried_again(new_session: NewSession, server_tls: ssl.SSLCont
             (2, 429, None, 0.0),
         ]
         first, second = response.earlier_tries
-        assert first.started <= first.elapsed <= second.started
+        assert second.started == pytest.approx(first.started + first.elapsed)
         assert server.requests == 3
 
 
@@ -346,6 +346,8 @@ def test_a_redirect_leads_to_tries_of_its_own(new_session: NewSession) -> None:
         response = new_session(retries=AT_ONCE).get(server.url + "/old")
         assert (response.content, len(response.earlier_tries)) == (b"new", 2)
         assert response.history[0].earlier_tries == ()
+        first = response.earlier_tries[0]  # which began when the redirect was there
+        assert 0 < response.history[0].elapsed.total_seconds() <= first.started
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -722,7 +724,7 @@ def test_a_child_does_not_end_the_waits_of_its_parent(new_session: NewSession) -
 
 
 def test_a_try_is_counted_once_and_only_if_it_is_made() -> None:
-    tries = Tries(Retry(total=2, read=1, jitter=0), "GET", 0.0)
+    tries = Tries(Retry(total=2, read=1, jitter=0), "GET", 0.0, 0.0)
     lost = ConnectionError("lost", phase="head")
     assert tries.delay_after(lost) == 0.5
     assert tries.delay_after(lost) is None

@@ -176,7 +176,7 @@ class HTTPAdapter(BaseAdapter):
         deadline = timeout if isinstance(timeout, Deadline) else Deadline(Timeouts.of(timeout))
         request.complete()
         route = self.route(request, verify, cert, proxies)
-        retry = self.retry
+        retry, begun = self.retry, deadline.clock()
         trying: Trying | None = None
         while True:
             witness = self._witness(request, route, deadline, trying)
@@ -185,12 +185,12 @@ class HTTPAdapter(BaseAdapter):
                     request, deadline, route, witness, stream=stream, continues=trying is not None
                 )
             except RequestException as error:
-                trying = trying or Trying(self, request, deadline, route.origin.name)
+                trying = trying or Trying(self, request, deadline, begun, route.origin.name)
                 if not trying.after_error(error, witness):
                     raise
                 continue
             if retry is not None and response.status_code in retry.status_forcelist:
-                trying = trying or Trying(self, request, deadline, route.origin.name)
+                trying = trying or Trying(self, request, deadline, begun, route.origin.name)
                 if trying.after_answer(response, witness):
                     continue
             if trying is not None:
@@ -241,6 +241,7 @@ class HTTPAdapter(BaseAdapter):
         Args:
             continues: whether it is part of something that is under way: see `Pool.connection`.
         """
+        begun = deadline.clock()
         trying: Trying | None = None
         while True:
             witness = self._witness(request, route, deadline, trying)
@@ -248,7 +249,7 @@ class HTTPAdapter(BaseAdapter):
                 return self._begin(request, deadline, route, witness, continues=continues, is_pushed=True)
             except RequestException as error:
                 continues = True
-                trying = trying or Trying(self, request, deadline, route.origin.name)
+                trying = trying or Trying(self, request, deadline, begun, route.origin.name)
                 if not trying.after_error(error, witness):
                     raise
 

@@ -32,15 +32,18 @@ class Trying:
         adapter: whose policy holds, who is told, and whose end ends the wait.
         request: what is to be sent again.
         deadline: of all tries.
+        begun: the moment at which the first of them began: a redirect, or a login, may have come before it.
         origin: "scheme://host:port".
     """
 
-    def __init__(self, adapter: HTTPAdapter, request: PreparedRequest, deadline: Deadline, origin: str) -> None:
+    def __init__(
+        self, adapter: HTTPAdapter, request: PreparedRequest, deadline: Deadline, begun: float, origin: str
+    ) -> None:
         self._adapter = adapter
         self._origin = origin
         self._request = request
         self._deadline = deadline
-        self._tries = Tries(adapter.retry, request.method, deadline.started)
+        self._tries = Tries(adapter.retry, request.method, deadline.started, begun)
 
     @property
     def number(self) -> int:
