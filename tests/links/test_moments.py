@@ -46,9 +46,7 @@ def test_a_break_at_every_byte_of_the_answer(session_here: SessionHere, what: st
     session = session_here(GENEROUS)
     with AppServer(short) as server, FaultProxy(server.address) as proxy:
         url = proxy.url + path
-        session.get(url)
-        total = eventual_bytes(proxy)
-        proxy.cut()
+        total = bytes_down_of(session_here(GENEROUS), url, proxy)
         framed = sum(map(len, FEW)) if path == "/sized" else sum(len(chunk(piece)) for piece in FEW) + len(last_chunk())
         for at in range(total):
             proxy.change(down=[Link(**{f"{what}_after": at})])
@@ -87,17 +85,12 @@ def test_a_break_at_every_byte_of_the_request(session_here: SessionHere, what: s
         assert server.requests <= 2
 
 
-def eventual_bytes(proxy: FaultProxy) -> int:
-    """That have come down, once the proxy has counted what the client has seen already."""
-    seen = -1
-
-    def is_still() -> bool:
-        nonlocal seen
-        before, seen = seen, proxy.bytes_down
-        return before == seen > 0
-
-    eventually(is_still)
-    return seen
+def bytes_down_of(session: Session, url: str, proxy: FaultProxy) -> int:
+    """Of a GET. The proxy counts a little after it has passed on, so all is counted once the connection is over."""
+    with session:
+        session.get(url)
+    proxy.wait_until_idle()
+    return proxy.bytes_down
 
 
 # ------------------------------------------------------------------------------------------- between two requests
