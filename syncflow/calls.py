@@ -48,7 +48,9 @@ class Calls:
         # By `Session.close`: what was under way has been ended, and whether there was anything.
         self.is_closed = False
         self.was_cut = False
-        self._endless: weakref.WeakSet[Any] = weakref.WeakSet()  # guarded by _lock
+        # Set by any thread, never back; guarded by _lock, and so is the set.
+        self._ends_streams = False
+        self._endless: weakref.WeakSet[Any] = weakref.WeakSet()
         self._begin()
         _all.add(self)
 
@@ -82,9 +84,18 @@ class Calls:
             self._changed.notify_all()
 
     def follow(self, stream: Endless) -> None:
-        """Any thread. It is to be told when the session drains."""
+        """Any thread. It is to be told when the session drains, or wants no more streams."""
         with self._lock:
             self._endless.add(stream)
+            ends_streams = self._ends_streams
+        if ends_streams:
+            stream.wind_up()
+
+    def end_streams(self) -> None:
+        """Any thread. What never ends by itself is to end, also what is begun later."""
+        with self._lock:
+            self._ends_streams = True
+        self._wind_up()
 
     # ---------------------------------------------------------------- the end: any thread
 

@@ -129,6 +129,8 @@ class PreparedRequest(_Hooked):
     _has_strayed = False
     # Whether its answer is endless by its nature, so that `max_body` is not for it.
     _is_endless = False
+    # Whether the session keeps the cookies of its answer: not those that are for somebody behind the program.
+    _keeps_cookies = True
 
     def __init__(self) -> None:
         self.hooks = default_hooks()

@@ -88,6 +88,13 @@ class SessionAdaptersMixin:
 
     # ---------------------------------------------------------------- the end
 
+    def end_streams(self) -> None:
+        """Any thread, any number of times. End the streams of `sse` that connect again whenever they are cut off, and
+        so would never end: each between two events, as at the end of a list. Those that are begun later end before they
+        connect. Everything else goes on, and new requests are taken: for a server that has been asked to stop, and has
+        requests of its own to finish. `drain` does this too."""
+        self._calls.end_streams()
+
     def drain(self, timeout: float | None = None) -> bool:
         """Any thread, any number of times. Take no new requests, wait until those under way have ended, then close. A
         new request gets `SessionClosed`, before anything of it is sent.

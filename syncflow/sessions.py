@@ -405,7 +405,7 @@ class Session(SessionAdaptersMixin, SessionRedirectMixin, SessionUploadMixin, Se
 
     def _remember(self, response: Response) -> None:
         """Keep the cookies that a response has set."""
-        if response._sets_cookies and response.request is not None:
+        if response._sets_cookies and response.request is not None and response.request._keeps_cookies:
             from .cookies import extract_cookies_to_jar
 
             extract_cookies_to_jar(self.cookies, response.request, response._fields)

@@ -35,7 +35,7 @@ LAYERS = [
     {"sessions"},
     {"api"},
     {"__init__"},
-    {"cli", "ext"},
+    {"cli", "ext", "wsgi"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -60,7 +60,7 @@ def send_request(exchange: Exchange, request: PreparedRequest, head: bytes) -> b
             return False
     writer = BodyWriter(exchange, framing)
     if content.send(writer):
-        writer.finish()
+        writer.finish(getattr(content, "trailers", ()))
     return True
 
 

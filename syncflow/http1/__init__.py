@@ -25,7 +25,7 @@ from .errors import (
 )
 from .events import END, End, Event, Head, Trailers
 from .limits import ParserLimits
-from .outgoing import BodyFraming, ChunkedFraming, LengthFraming, NoBody
+from .outgoing import BodyFraming, ChunkedFraming, LengthFraming, NoBody, may_be_trailer
 from .parser import ResponseParser
 from .serializer import request_head
 
@@ -58,5 +58,6 @@ __all__ = [
     "TooManyInformational",
     "Trailers",
     "TrailersTooLarge",
+    "may_be_trailer",
     "request_head",
 ]

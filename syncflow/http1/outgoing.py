@@ -100,10 +100,15 @@ class ChunkedFraming:
         pairs = [(name, value) for name, value in trailers]
         lines = field_lines(pairs)
         for name, _ in pairs:
-            if name.lower() in _NOT_IN_TRAILERS:
+            if not may_be_trailer(name):
                 raise InvalidRequest(f"field {name} is not allowed in trailers (RFC 9110 6.5.1)")
         self.finished = True
         return f"0\r\n{lines}\r\n".encode("latin-1")
+
+
+def may_be_trailer(name: str) -> bool:
+    """Whether a field of that name may stand behind a body (RFC 9110, section 6.5.1)."""
+    return name.lower() not in _NOT_IN_TRAILERS
 
 
 class NoBody:

@@ -31,6 +31,7 @@ from ..exceptions import (
     ProtocolError,
     ReadTimeout,
     RequestException,
+    SessionClosed,
     SSLError,
     WriteTimeout,
 )
@@ -141,6 +142,26 @@ class EventStream:
         # Set by any thread, never back.
         self._is_closed = False
         self._is_winding_up = False
+
+    def open(self) -> Response:
+        """Connect now, by a single try, unless it is connected: for who must know what the server answers before there
+        is an event. Afterwards it is iterated as ever; an answer of 204 has ended it.
+
+        Raises:
+            SessionClosed: it was ended before, or its session wants no more streams.
+            As iterating: what the try has failed with, whatever `max_reconnects` says.
+        """
+        if self._is_over:
+            raise SessionClosed(f"{self._opener.where}: the event stream has ended; nothing was sent")
+        if self._reader is None:
+            self._waits_since = self._clock()
+            try:
+                self._connect()
+            except BaseException as error:
+                self._raised(error)
+                raise
+        assert self.response is not None
+        return self.response
 
     def __iter__(self) -> EventStream:
         return self

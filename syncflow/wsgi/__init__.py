@@ -1,0 +1,17 @@
+"""syncflow inside a WSGI server (PEP 3333): one session for all its threads, and handlers that pass requests on.
+
+>>> from syncflow import Session, wsgi
+>>> def application(environ, start_response):
+...     return wsgi.proxy(environ, start_response, "http://backend:8080")
+>>> application = wsgi.ClientMiddleware(application, Session())
+
+Knows environ, `start_response` and what servers put beside them. What is sent, and how, is the session's.
+"""
+
+from __future__ import annotations
+
+from .events import sse_proxy
+from .middleware import ClientMiddleware, client
+from .proxying import ProxiedResponse, Transform, proxy
+
+__all__ = ["ClientMiddleware", "ProxiedResponse", "Transform", "client", "proxy", "sse_proxy"]

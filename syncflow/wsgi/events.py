@@ -1,0 +1,180 @@
+"""A stream of Server-Sent Events passed on by a WSGI server, event by event.
+
+Knows how such a stream is asked for and begun. When it connects again is `EventStream`'s to know, what becomes of each
+event on its way `relay`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ..exceptions import HTTPError, RequestException, RetryError
+from ..models import PreparedRequest
+from ..sessions import Session
+from ..settings import MAX_EVENT_SIZE, OWN_TIMEOUT, Timeouts, TimeoutTypes
+from ..sse import ServerSentEvent, relay
+from ..sse.relaying import KEEP_ALIVE, Relay
+from ..sse.stream import EventStream
+from ..subscribing import SAFE, StreamRequest
+from .departures import watched
+from .incoming import gone
+from .middleware import StartResponse, client
+from .proxying import Refused, pass_on, proxied_request
+from .refusals import answer_error, refuse
+
+__all__ = ["EventTransform", "sse_proxy"]
+
+# Of the client's, what does not fit: events are read and written anew, and there is no event that has not changed.
+NOT_FORWARDED = ("Accept-Encoding", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "Range")
+
+# For whoever stands between, as nginx: an event is not to wait for others.
+HEAD = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
+
+
+class EventTransform(Protocol):
+    """What may change a stream that is passed on; an object with any of these methods. They are called by the thread
+    that handles the request."""
+
+    def request(self, request: PreparedRequest) -> None:
+        """Before it is sent: `headers`, `url`, `method` may be changed, and `body` set."""
+
+    def event(self, event: ServerSentEvent) -> ServerSentEvent | Iterable[ServerSentEvent] | None:
+        """What is passed on in its place: one, several or none."""
+
+
+def sse_proxy(
+    environ: dict[str, Any],
+    start_response: StartResponse,
+    url: str,
+    *,
+    host: str | None = None,
+    timeout: TimeoutTypes = OWN_TIMEOUT,
+    transform: Any = None,
+    keep_alive: float | None = KEEP_ALIVE,
+    max_event_size: int = MAX_EVENT_SIZE,
+) -> Iterable[bytes]:
+    """Pass the events of `url` on to the client, as they come, by the session that `client(environ)` finds.
+
+    The request goes on as by `proxy`, from the client's Last-Event-ID. If the upstream then ends or breaks, it is asked
+    again for what comes behind the last event, and the client does not notice; but not for a method that is not safe
+    (RFC 9110, section 9.2.1), as POST. A client that takes nothing makes the upstream wait, and one that leaves ends
+    it. A server that is asked to stop ends the stream between two events, if it says so: see `ClientMiddleware`.
+
+    An upstream that does not begin with an event stream is passed on as it is, whether it says 204, for the client not
+    to come again, or what is wrong; what is none though it says 200 is answered with 502, and errors as by `proxy`.
+
+    Args:
+        url, host, timeout: as for `proxy`; `Timeouts.read` is the longest silence before it is asked again.
+        transform: a function of an event that returns what is passed on in its place: one, several or None; or an
+            object with it as its method `event`, or with a method `request`, called with the `PreparedRequest`, or
+            both.
+        keep_alive: seconds of silence after which the client gets a comment; None for none. Where the server does not
+            show its socket, the second of them finds out that the client has left.
+        max_event_size: bytes that are held of one event.
+
+    Raises:
+        As `proxy`. The body raises what is wrong with the upstream and cannot be mended.
+    """
+    session = client(environ)
+    changes_request, changes_event = _hooks(transform)
+    try:
+        request = proxied_request(environ, session, url, host)
+    except Refused as refused:
+        return refuse(environ, start_response, refused.status)
+    for name in NOT_FORWARDED:
+        request.headers.pop(name, None)
+    request.headers["Accept"] = "text/event-stream"
+    request.headers["Cache-Control"] = "no-cache"
+    last_event_id = request.headers.pop("Last-Event-ID", "")
+    if changes_request is not None:
+        changes_request(request)
+    stream = EventStream(
+        PassedStream(session, request),
+        session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout),
+        last_event_id=last_event_id.encode("latin-1").decode(errors="replace"),
+        max_reconnects=None,
+        event_timeout=None,
+        max_event_size=max_event_size,
+    )
+    session._calls.follow(stream)
+    body = EventBody(environ, stream, relay(stream, changes_event, keep_alive=keep_alive))
+    try:
+        return body.begun(environ, start_response)
+    except BaseException:
+        body.close()
+        raise
+
+
+def _hooks(transform: Any) -> tuple[Any, Any]:
+    """What changes the request, and what an event."""
+    request, event = getattr(transform, "request", None), getattr(transform, "event", None)
+    if transform is None or request or event:
+        return request, event
+    if callable(transform):
+        return None, transform
+    raise TypeError(f"transform= is a function of an event, or an object with a method event or request: {transform!r}")
+
+
+class PassedStream(StreamRequest):
+    """The `Opener` of a stream for a client of the server: with nothing of the session's."""
+
+    def __init__(self, session: Session, request: PreparedRequest) -> None:
+        self._session = session
+        self._settings = {"allow_redirects": False, "proxies": None, "verify": None, "cert": None}
+        self.request = request
+        self._adapter = session._adapter_for(request)
+        self.is_safe = request.method in SAFE and request.content is None
+        self._was_sent = False
+
+    def _again(self) -> PreparedRequest:
+        return self.request.copy()
+
+
+class EventBody:
+    """The body of the response, for a server to send. One thread iterates; any may close."""
+
+    def __init__(self, environ: dict[str, Any], stream: EventStream, events: Relay) -> None:
+        self._stream = stream
+        self._events = events
+        self._has_left = False  # set by any thread, never back
+        self._end = watched(environ, self._leave)
+
+    def _leave(self) -> None:
+        """A thread of its own. The client has left."""
+        self._has_left = True
+        self._stream.close()
+
+    def begun(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Connect, and give the server the head; what is returned is the body. Raises ConnectionResetError."""
+        try:
+            answer = self._stream.open()
+        except (HTTPError, RetryError) as error:
+            if error.response is None:
+                return self._failed(environ, start_response, error)
+            answer = error.response
+        except RequestException as error:
+            if self._has_left:
+                raise gone("before its stream began") from error
+            return self._failed(environ, start_response, error)
+        if answer.status_code != 200:
+            return pass_on(environ, start_response, answer, self._end, None, lambda error: error)
+        start_response("200 OK", list(HEAD))
+        return self
+
+    def _failed(
+        self, environ: dict[str, Any], start_response: StartResponse, error: RequestException
+    ) -> Iterable[bytes]:
+        self.close()
+        return answer_error(environ, start_response, error)
+
+    def __iter__(self) -> EventBody:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._events)
+
+    def close(self) -> None:
+        """Any thread, any number of times. The client has left, or the stream has ended."""
+        self._end()
+        self._events.close()

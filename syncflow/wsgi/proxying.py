@@ -1,0 +1,356 @@
+"""A reverse proxy as a WSGI handler: a request goes on as it comes, its answer comes back as it comes.
+
+Knows the order of the steps, what a hook may change, and who is to be told when one of the two sides leaves. What of a
+message goes on is `forwarding`'s to know. Nothing is held whole: the thread of the server reads a piece from one side
+and writes it to the other, so that each waits for the other. See `docs/backpressure.md`.
+
+One thread does all of it, the server's. Another, when the client leaves, only ends the request by its `Cancellation`,
+which wakes the first wherever it waits for the upstream; where it waits for the client it is woken by the system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any, Protocol
+from wsgiref.headers import Headers
+
+from ..engine.calling_off import Cancellation
+from ..engine.deadline import Deadline
+from ..exceptions import Cancelled, InvalidURL, RequestException, RetryError
+from ..models import PreparedRequest
+from ..responses import Response
+from ..sessions import Session
+from ..settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
+from ..urls import absolute_url, parse_url
+from .departures import watched
+from .forwarding import request_fields, request_url, response_fields
+from .incoming import LengthRequired, gone, incoming_body
+from .middleware import StartResponse, client
+from .refusals import answer_error, refuse
+
+__all__ = ["PassedBody", "ProxiedResponse", "Refused", "Transform", "pass_on", "proxied_request", "proxy"]
+
+# The most that is passed on at once, in bytes.
+PIECE = 65536
+
+# They are between a client and this server: a tunnel, and a look at what the server has got (RFC 9110, section 9.3).
+NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
+
+# How gunicorn takes trailers, for a client with HTTP/2. No other server does, and none for HTTP/1.1.
+SEND_TRAILERS = "gunicorn.http2.send_trailers"
+
+
+class Transform(Protocol):
+    """What may change a request that is passed on, and its response; an object with any of these methods. They are
+    called by the thread that handles the request; what they raise goes to the server."""
+
+    def request(self, request: PreparedRequest) -> None:
+        """Before it is sent: `headers`, `url`, `method` may be changed, and `body` set. There is no Host in `headers`
+        but the one that is to be sent in place of the URL's."""
+
+    def response(self, response: ProxiedResponse) -> None:
+        """Before its head is passed on."""
+
+
+class ProxiedResponse:
+    """A response on its way to the client; what a `Transform` may change.
+
+    Attributes:
+        status_code: a number.
+        reason: the words beside it.
+        headers: a `wsgiref.headers.Headers`: several fields may have one name. Without those that are for one
+            connection only, Date and Server, which the server sets.
+        response: the `Response` of the upstream, unread. Whoever reads it sets `body`.
+    """
+
+    def __init__(self, response: Response, body: Iterable[bytes]) -> None:
+        self.status_code = response.status_code
+        self.reason = response.reason
+        self.headers = Headers(response_fields(response._fields))
+        self.response = response
+        self._body = body
+
+    @property
+    def body(self) -> Iterable[bytes]:
+        """The pieces that are passed on, codings and all. Setting it removes Content-Length, so that the server frames
+        it anew; the iterable is closed at the end, if it can be."""
+        return self._body
+
+    @body.setter
+    def body(self, body: Iterable[bytes]) -> None:
+        self._body = body
+        del self.headers["Content-Length"]
+
+
+class Refused(Exception):
+    """The request cannot go on, and is answered here."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def proxy(
+    environ: dict[str, Any],
+    start_response: StartResponse,
+    url: str,
+    *,
+    host: str | None = None,
+    timeout: TimeoutTypes = OWN_TIMEOUT,
+    transform: Transform | None = None,
+) -> Iterable[bytes]:
+    """Pass the request on to `url`, and its answer back, by the session that `client(environ)` finds.
+
+    The body of the request is read from `wsgi.input` as fast as the upstream takes it, and the answer from the upstream
+    as fast as the client does. A redirect, an error, an answer that comes before the request is complete: each is
+    passed on as it is; what is left of the request is then the server's to drop. Of the session hold its limits,
+    retries (a body that was begun is not sent again), circuit breaker and proxies, `max_body` included; its headers,
+    cookies, authentication and parameters are not added, and no cookie of the answer is kept.
+
+    Header fields for one connection only are removed on both ways (RFC 9110, section 7.6.1), `Forwarded` (RFC 7239),
+    `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. Upgrades, as of WebSockets, are not possible in WSGI.
+
+    Args:
+        url: with a path, of the resource; the request's query is added where it has none. Without one, as in
+            "http://backend:8080", the path and the query are the request's, as the client has sent them.
+        host: the Host to be sent, as `environ["HTTP_HOST"]` for the client's; None is that of `url`.
+        timeout: as for `Session`. `total` includes the time that the client takes to receive the answer.
+        transform: an object with a method `request`, called with the `PreparedRequest` before it is sent; or
+            `response`, called with a `ProxiedResponse` before it is passed on; or both.
+
+    Returns:
+        The body for the server to send; its `close()` ends the request. What the upstream does wrong from here on is
+        raised by it, so that the server breaks the response off and the client knows that it is not whole.
+
+    An upstream that does not answer is answered with 502; too late, with 504; a session that has no room, is closed, or
+    has the upstream's circuit open, with 503; a request that cannot be passed on, with 400, 411 or 501. The error goes
+    to the logger "syncflow.wsgi".
+
+    Raises:
+        RuntimeError: there is no `ClientMiddleware`.
+        MissingSchema, InvalidURL, TypeError: of the arguments.
+        ConnectionResetError: the client has left; its request was ended at once where the server shows its socket, as
+            gunicorn, cheroot, werkzeug and wsgiref do, on Linux.
+        What `wsgi.input` raises.
+    """
+    session = client(environ)
+    changes_request, changes_response = _hooks(transform, "request", "response")
+    try:
+        request = proxied_request(environ, session, url, host)
+    except Refused as refused:
+        return refuse(environ, start_response, refused.status)
+    if changes_request is not None:
+        changes_request(request)
+    passage = Passage(environ, session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
+    try:
+        try:
+            response = passage.send(session, request)
+        except RequestException as error:
+            passage.end()
+            return answer_error(environ, start_response, error)
+        return pass_on(environ, start_response, response, passage.end, changes_response, passage.error)
+    except BaseException:
+        passage.end()
+        raise
+
+
+# -------------------------------------------------------------------------------------------------------- the request
+
+
+def proxied_request(environ: dict[str, Any], session: Session, url: str, host: str | None) -> PreparedRequest:
+    """The request as it goes on, with nothing of the session's.
+
+    Raises:
+        Refused: it cannot go on.
+        MissingSchema, InvalidURL: `url` is wrong, whatever the client has sent.
+    """
+    if session.base_url is not None:
+        url = absolute_url(session.base_url, url)
+    parse_url(url)
+    request = PreparedRequest()
+    request._keeps_cookies = False
+    request.prepare_method(environ["REQUEST_METHOD"])
+    if request.method in NOT_FORWARDED:
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED)
+    try:
+        request.prepare_url(request_url(environ, url), None)
+        body = incoming_body(environ)
+    except LengthRequired:
+        raise Refused(HTTPStatus.LENGTH_REQUIRED) from None
+    except (InvalidURL, ValueError):
+        raise Refused(HTTPStatus.BAD_REQUEST) from None
+    request.headers = request_fields(environ)
+    _count_down(request)
+    if host is not None:
+        request.headers["Host"] = host
+    if SEND_TRAILERS in environ:
+        request.headers["TE"] = "trailers"
+        request.headers["Connection"] = "TE"
+    if body is not None:
+        request.body = body
+        if body.length is None:
+            request.headers["Transfer-Encoding"] = "chunked"
+        else:
+            request.headers["Content-Length"] = str(body.length)
+    elif environ.get("CONTENT_LENGTH"):
+        request.headers["Content-Length"] = "0"
+    return request
+
+
+def _count_down(request: PreparedRequest) -> None:
+    """RFC 9110, section 7.6.2. Raises Refused if this is the last hop, which answers itself."""
+    left = request.headers.get("Max-Forwards", "")
+    if request.method == "OPTIONS" and left.isdecimal():
+        if int(left) == 0:
+            raise Refused(HTTPStatus.OK)
+        request.headers["Max-Forwards"] = str(int(left) - 1)
+
+
+def _hooks(transform: Any, *names: str) -> list[Callable[[Any], Any] | None]:
+    """Its methods of these names, None for each that it has not. Raises TypeError if it has none of them."""
+    if transform is None:
+        return [None for _ in names]
+    found = [getattr(transform, name, None) for name in names]
+    if not any(found):
+        raise TypeError(f"transform= is an object with a method {' or '.join(names)}, not {transform!r}")
+    return found
+
+
+class PassageDeadline(Deadline):
+    """Of a request that another thread may end."""
+
+    __slots__ = ("cancellation",)
+
+    def __init__(self, timeouts: Timeouts, cancellation: Cancellation) -> None:
+        super().__init__(timeouts)
+        self.cancellation: Cancellation | None = cancellation
+
+
+class Passage:
+    """One request that is passed on, as long as it may have to be ended. The thread that handles it, but for `_leave`.
+
+    Args:
+        timeouts: of the request.
+    """
+
+    def __init__(self, environ: dict[str, Any], timeouts: Timeouts) -> None:
+        self._cancellation = Cancellation()
+        self._deadline = PassageDeadline(timeouts, self._cancellation)
+        self._has_left = False  # set by any thread, never back
+        self.end = watched(environ, self._leave)
+
+    def _leave(self) -> None:
+        """A thread of its own. The client has left."""
+        self._has_left = True
+        self._cancellation.cancel(Cancelled("the client for whom it was done has left"))
+
+    def send(self, session: Session, request: PreparedRequest) -> Response:
+        """The response once its head is here. Raises RequestException; ConnectionResetError if it is the client."""
+        settings = session.merge_environment_settings(request.url, None, True, None, None)
+        try:
+            return session.send(request, timeout=self._deadline, allow_redirects=False, **settings)
+        except RetryError as error:
+            if error.response is None:
+                raise
+            return error.response  # an answer like any other
+        except RequestException as error:
+            raise self.error(error) from error
+
+    def error(self, error: RequestException) -> Exception:
+        """What is to be raised for `error`."""
+        return gone("before it had its answer") if self._has_left else error
+
+
+# -------------------------------------------------------------------------------------------------------- the response
+
+
+def pass_on(
+    environ: dict[str, Any],
+    start_response: StartResponse,
+    response: Response,
+    end: Callable[[], None],
+    changes: Callable[[ProxiedResponse], Any] | None,
+    error_of: Callable[[RequestException], Exception],
+) -> PassedBody:
+    """Give the server the head, and return the body for it.
+
+    Args:
+        end: called once, when the body has ended in whatever way.
+        changes: a hook.
+        error_of: what is raised for an error of the upstream.
+    """
+    try:
+        passed = ProxiedResponse(response, _pieces(response, environ.get(SEND_TRAILERS)))
+        if response._content is not None:  # it was read, and its codings undone
+            passed.body = [response._content]
+            del passed.headers["Content-Encoding"]
+        if changes is not None:
+            changes(passed)
+        start_response(_status_line(passed), passed.headers.items())
+        return PassedBody(response, passed.body, end, error_of)
+    except BaseException:
+        end()
+        response.close()
+        raise
+
+
+def _pieces(response: Response, send_trailers: Callable[[list[tuple[str, str]]], Any] | None) -> Iterator[bytes]:
+    while piece := response._read_encoded(PIECE):
+        yield piece
+    if send_trailers is not None and response._exchange.trailers:
+        send_trailers(response._exchange.trailers)
+
+
+def _status_line(passed: ProxiedResponse) -> str:
+    """PEP 3333 wants words."""
+    code, reason = passed.status_code, passed.reason
+    if not reason:
+        try:
+            reason = HTTPStatus(code).phrase
+        except ValueError:
+            reason = "Unknown"
+    return f"{code} {reason}"
+
+
+class PassedBody(Iterator[bytes]):
+    """The body of a response, for a server to send. One thread at a time iterates and closes."""
+
+    def __init__(
+        self,
+        response: Response,
+        body: Iterable[bytes],
+        end: Callable[[], None],
+        error_of: Callable[[RequestException], Exception],
+    ) -> None:
+        self._response = response
+        self._body = body
+        self._pieces = iter(body)
+        self._end: Callable[[], None] | None = end
+        self._error_of = error_of
+        # Servers send the head with the first piece, which may not come for long.
+        self._is_begun = response._exchange.is_over
+
+    def __next__(self) -> bytes:
+        if not self._is_begun:
+            self._is_begun = True
+            return b""
+        try:
+            return next(self._pieces)
+        except RequestException as error:
+            self.close()
+            raise self._error_of(error) from error
+        except BaseException:  # the end, too
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Any number of times. The client has it all, or has left; the upstream is ended if it is not at its end."""
+        end, self._end = self._end, None
+        if end is not None:
+            end()
+            try:
+                if hasattr(self._body, "close"):
+                    self._body.close()
+            finally:
+                self._response.close()
