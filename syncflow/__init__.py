@@ -64,6 +64,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from . import sse as sse
     from . import streams as streams
+    from . import wsgi as wsgi
     from .engine.stats import PoolStats
 
 __all__ = [
@@ -135,7 +136,7 @@ if not TYPE_CHECKING:  # or any name would pass for one of this package's
 
     def __getattr__(name: str) -> object:
         """Late: few programs need it."""
-        if name in ("sse", "streams"):
+        if name in ("sse", "streams", "wsgi"):
             return importlib.import_module(f"{__name__}.{name}")
         if name == "PoolStats":
             return importlib.import_module(f"{__name__}.engine.stats").PoolStats
