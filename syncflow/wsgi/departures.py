@@ -80,7 +80,7 @@ class Departures:
         just now."""
         with self._lock:
             if self._told.pop(descriptor, None) is not None:
-                with contextlib.suppress(OSError):  # it was closed all the same
+                with contextlib.suppress(OSError, ValueError):  # it was closed all the same; this is a forked child
                     self._epoll.unregister(descriptor)
 
     # ---------------------------------------------------------------- worker only
@@ -104,6 +104,7 @@ class Departures:
     def on_fork(self) -> None:
         """See `Client`."""
         _forget(self)
+        self._lock = threading.Lock()
         self._epoll.close()  # a copy: the parent's is not touched
 
 

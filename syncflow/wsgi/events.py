@@ -155,12 +155,16 @@ class EventBody:
             answer = error.response
         except RequestException as error:
             if self._has_left:
-                raise gone("before its stream began") from error
+                raise self._error(error) from error
             return self._failed(environ, start_response, error)
         if answer.status_code != 200:
-            return pass_on(environ, start_response, answer, self._end, None, lambda error: error)
+            return pass_on(environ, start_response, answer, self._end, None, self._error)
         start_response("200 OK", list(HEAD))
         return self
+
+    def _error(self, error: RequestException) -> Exception:
+        """What is to be raised for `error`."""
+        return gone("before it had its answer") if self._has_left else error
 
     def _failed(
         self, environ: dict[str, Any], start_response: StartResponse, error: RequestException
