@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import hashlib
 import os
@@ -27,6 +28,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,10 +41,14 @@ PATTERN = bytes(range(251)) * 2048  # half a MiB, whose pieces differ
 EVENTS = b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(20))
 CHANGES_A_SECOND = 5
 LINES_EVERY = 10.0
-WARM_UP = 60.0
+ROUNDS = 10
+PATIENCE = 30.0
+"""Seconds that a thread may take to end; a request takes five at most."""
 
-# What may grow from the end of the warm-up to the end of the run; a leak of one connection in a thousand is more.
-MOST_GROWTH = 8 * MIB
+# What may grow from the third of ten rounds to the last.
+MOST_GIVEN_OUT = MIB
+MOST_BLOCKS = 5_000
+MOST_RESIDENT = 4 * MIB
 MOST_DESCRIPTORS = 16
 
 
@@ -203,6 +209,65 @@ class Work:
 # ------------------------------------------------------------------------------------------- the run
 
 
+class _Allocated(ctypes.Structure):
+    """glibc's `struct mallinfo2`, see mallinfo(3)."""
+
+    _fields_ = [
+        *[(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")],
+        *[(name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")],
+    ]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left while no request is under way, and no thread of the work is there.
+
+    At full speed the resident memory says little: it also has what glibc's allocator keeps for later, in one arena for
+    every thread up to eight for each core, and these go on growing towards what each has needed at the most at once.
+    """
+
+    given_out: int
+    """Bytes that the C allocator has given out: a leak shows here, wherever it is, fragments do not."""
+    blocks: int
+    """Those of Python's own allocator, up to 512 bytes each."""
+    resident: int
+    """Bytes, once the C allocator has returned what it can."""
+    descriptors: int
+
+    @classmethod
+    def now(cls) -> Rest:
+        tell_late()  # what was dropped
+        gc.collect()
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        libc.mallinfo2.restype = _Allocated
+        allocated = libc.mallinfo2()
+        given_out, descriptors = allocated.uordblks + allocated.hblkhd, len(os.listdir("/proc/self/fd"))
+        return cls(given_out, sys.getallocatedblocks(), resident(), descriptors)
+
+    def __str__(self) -> str:
+        memory = f"{self.resident / MIB:.1f} MiB resident, {self.given_out / MIB:.2f} MiB given out"
+        return f"{memory}, {self.blocks:,} blocks, {self.descriptors} descriptors"
+
+
+def is_flat(rests: list[Rest]) -> bool:
+    """The last three of ten against three from the third on, when the caches are full; says what has grown."""
+    early, late = rests[2:5] or rests[:1], rests[-3:]
+
+    def grown(of: Callable[[Rest], int]) -> int:
+        return max(map(of, late)) - max(map(of, early))
+
+    given_out, memory = grown(lambda rest: rest.given_out), grown(lambda rest: rest.resident)
+    blocks, more = grown(lambda rest: rest.blocks), grown(lambda rest: rest.descriptors)
+    print(
+        f"after the warm-up, at rest: given out {given_out / MIB:+.2f} MiB, {blocks:+,} blocks, "
+        f"resident {memory / MIB:+.1f} MiB, descriptors {more:+}"
+    )
+    return (
+        given_out <= MOST_GIVEN_OUT and blocks <= MOST_BLOCKS and memory <= MOST_RESIDENT and more <= MOST_DESCRIPTORS
+    )
+
+
 class Ends:
     """An observer: how many tries were begun, and how many ends were told."""
 
@@ -254,10 +319,23 @@ def run(seconds: float, threads: int, seed: int) -> bool:
 
 
 def _watch(session: syncflow.Session, url: str, file: Path, seconds: float, count: int, seed: int) -> bool:
-    until = time.monotonic() + seconds
+    """Rounds of work, each with threads of its own; between them all is at rest, and what is left can be measured."""
+    began = time.monotonic()
     mistakes: list[str] = []
     work = [Work(session, url, file, seed * 1000 + number) for number in range(count)]
+    rests: list[Rest] = []
+    print("seconds  requests  failed  MiB resident  blocks  descriptors  threads  open  buffered")
+    while len(rests) < ROUNDS and not mistakes:
+        _round(work, time.monotonic() + seconds / ROUNDS, mistakes, lambda: _print_line(began, work, session))
+        rests.append(Rest.now())
+        print(f"at rest {rests[-1]}", flush=True)
+    print(dict(_outcomes(work).most_common()))
+    for mistake in mistakes:
+        print("MISTAKE", mistake)
+    return not mistakes and is_flat(rests)
 
+
+def _round(work: list[Work], until: float, mistakes: list[str], show: Callable[[], None]) -> None:
     def loop(own: Work) -> None:
         while time.monotonic() < until and not mistakes:
             try:
@@ -265,33 +343,29 @@ def _watch(session: syncflow.Session, url: str, file: Path, seconds: float, coun
             except Exception as error:
                 mistakes.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=loop, args=(own,)) for own in work]
+    threads = [threading.Thread(target=loop, args=(own,), daemon=True) for own in work]
     for thread in threads:
         thread.start()
-    began = time.monotonic()
-    lines: list[tuple[float, int, int]] = []
-    print("seconds  requests  failed  MiB resident  blocks  descriptors  threads  open  buffered")
-    while any(thread.is_alive() for thread in threads):
-        threads[0].join(LINES_EVERY)
-        outcomes = sum((own.outcomes for own in work), Counter())
-        passed, memory, descriptors = time.monotonic() - began, resident(), len(os.listdir("/proc/self/fd"))
-        stats, failed = session.stats(), outcomes.total() - outcomes["ok"]
-        gc.collect()
-        blocks = sys.getallocatedblocks()  # what Python's allocator has given out: no fragments, no arenas of threads
-        figures = f"{passed:7.0f} {outcomes.total():9,} {failed:7,} {memory / MIB:13.1f} {blocks:7,} {descriptors:12}"
-        print(f"{figures} {threading.active_count():8} {stats.open:5} {stats.bytes_buffered:9,}", flush=True)
-        lines.append((passed, memory, descriptors))
-        if not threads[0].is_alive():
-            for thread in threads:
-                thread.join(30)
-    print(dict(sum((own.outcomes for own in work), Counter()).most_common()))
-    for mistake in mistakes:
-        print("MISTAKE", mistake)
-    settled = [line for line in lines if line[0] > min(WARM_UP, seconds / 3)]
-    grown = max(m for _, m, _ in settled[-3:]) - max(m for _, m, _ in settled[:3])
-    more = max(d for _, _, d in settled[-3:]) - max(d for _, _, d in settled[:3])
-    print(f"after the warm-up: memory {grown / MIB:+.1f} MiB, descriptors {more:+}")
-    return not mistakes and grown <= MOST_GROWTH and more <= MOST_DESCRIPTORS
+    while (left := until - time.monotonic()) > 0 and not mistakes:
+        threads[0].join(min(left, LINES_EVERY))
+        show()
+    for thread in threads:
+        thread.join(max(0.0, until + PATIENCE - time.monotonic()))
+    if hanging := sum(thread.is_alive() for thread in threads):
+        mistakes.append(f"{hanging} threads have not ended {PATIENCE:g} s after their round")
+
+
+def _outcomes(work: list[Work]) -> Counter[str]:
+    copies = (own.outcomes.copy() for own in work)  # the threads go on counting
+    return sum(copies, Counter())
+
+
+def _print_line(began: float, work: list[Work], session: syncflow.Session) -> None:
+    outcomes, stats, descriptors = _outcomes(work), session.stats(), len(os.listdir("/proc/self/fd"))
+    failed, passed, memory = outcomes.total() - outcomes["ok"], time.monotonic() - began, resident() / MIB
+    figures = f"{passed:7.0f} {outcomes.total():9,} {failed:7,} {memory:13.1f} {sys.getallocatedblocks():7,}"
+    counts = f"{descriptors:12} {threading.active_count():8} {stats.open:5} {stats.bytes_buffered:9,}"
+    print(figures, counts, flush=True)
 
 
 def main() -> None:
