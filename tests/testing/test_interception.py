@@ -238,7 +238,9 @@ def test_real_connections_are_not_mixed_with_mocked_ones(session: Session) -> No
 
 def test_a_download_that_goes_on_goes_on_over_the_mock(session: Session, tmp_path: Path) -> None:
     body = pattern(50_000)
-    with AppServer(lambda request: Response(200, {"ETag": '"1"', "Content-Length": "50000"}, [body[:30_000]])) as server:
+    with AppServer(
+        lambda request: Response(200, {"ETag": '"1"', "Content-Length": "50000"}, [body[:30_000]])
+    ) as server:
         response = session.get(server.url, stream=True)
         with SyncflowMock() as mock:
             mock.get(
