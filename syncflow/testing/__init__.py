@@ -1,8 +1,8 @@
 """Servers that are slow, broken or hostile, on 127.0.0.1, for the tests of whoever speaks HTTP; and, for the tests of
-whoever uses syncflow, system calls of its own that fail.
+whoever uses syncflow, answers without a network, and system calls of its own that fail. For pytest there is `plugin`.
 
 Knows where each public name lives, and imports a module when one of its names is first used. Standard library only, but
-for the last.
+for the last two, which are inside syncflow, and the plugin.
 """
 
 from __future__ import annotations

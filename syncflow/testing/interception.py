@@ -84,7 +84,7 @@ class Interception:
                 lambda route: usual(adapter, request, head, args[0], route, *args[2:], **kw), request, head
             )
 
-        def route(adapter: HTTPAdapter, request: PreparedRequest, *given: Any) -> Route:
+        def route(adapter: HTTPAdapter, request: PreparedRequest, verify: Any, cert: Any, proxies: Any) -> Route:
             return self._route_of(request)
 
         def run(dial: Dial) -> tuple[Transport, Setup]:

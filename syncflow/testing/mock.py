@@ -269,7 +269,7 @@ class SyncflowMock(History):
             if registration.fits(asked, request.target):
                 break
         else:
-            raise UnmatchedRequest(_unmatched(asked, registrations), request=request)
+            raise UnmatchedRequest(_unmatched(asked, registrations), request=request, phase="connect")
         with self._lock:
             registration.record(asked)
             self.record(asked)

@@ -66,7 +66,7 @@ class MockServer(Server):
             booking = bookings.popleft()
             try:
                 if booking.answer.early:
-                    _refuse_body(connection, reader, request, booking)
+                    _refuse_body(connection, request, booking)
                     return
                 _read_body(connection, reader, request, booking.request)
                 send_response(connection.sock.sendall, request, booking.answer.response(booking.request))
@@ -90,11 +90,8 @@ def _read_body(connection: Connection, reader: Reader, request: Request, record:
         record.trailers.update(request.trailers)
 
 
-def _refuse_body(connection: Connection, reader: Reader, request: Request, booking: Booking) -> None:
-    """Answer at once, then drop what comes until the client has closed."""
+def _refuse_body(connection: Connection, request: Request, booking: Booking) -> None:
+    """Answer at once. The connection is closed then: on a socket pair that takes nothing of an answer away."""
     made = booking.answer.response(booking.request)
     fields = [*pairs(made.headers), *([("Connection", "close")] if request.keeps_alive else [])]
     send_response(connection.sock.sendall, request, Response(made.status, fields, made.body, made.reason))
-    connection.half_close()
-    while reader.more():
-        reader.some()

@@ -103,7 +103,14 @@ def test_pushed_bodies(mock: SyncflowMock, session: Session) -> None:
     assert up.response.status_code == 201
     assert mock.last_request.body == pattern(500_000)
     assert mock.last_request.trailers["x-sum"] == "1"
-    with session.upload("PUT", URL, content_length=3, headers={"Expect": "100-continue"}) as up:
+
+
+def test_who_asks_is_told_to_continue(mock: SyncflowMock, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("syncflow.uploads.CONTINUE_PATIENCE", 3600)
+    mock.put(URL)
+    with session.upload(
+        "PUT", URL, content_length=3, headers={"Expect": "100-continue"}, timeout=syncflow.Timeouts(total=5)
+    ) as up:
         up.write(b"abc")
     assert mock.last_request.body == b"abc"
 
@@ -200,10 +207,21 @@ def test_threads_share_it(mock: SyncflowMock, session: Session) -> None:
 
 
 def test_rows_are_taken_once_each_by_threads(mock: SyncflowMock, session: Session, frantic: None) -> None:
-    mock.get(URL, [{"text": str(i)} for i in range(100)])
+    class Number(Exception):
+        """An answer that needs no connection: so its threads do little else than take it."""
+
+    def ask(count: int) -> list[int]:
+        numbers = []
+        for _ in range(count):
+            with pytest.raises(Number) as raised:
+                session.get(URL)
+            numbers.append(raised.value.args[0])
+        return numbers
+
+    mock.get(URL, [{"exc": Number(i)} for i in range(800)])
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda i: session.get(URL).text, range(100)))
-    assert sorted(map(int, answers)) == list(range(100))
+        taken = [number for numbers in threads.map(ask, [100] * 8) for number in numbers]
+    assert sorted(taken) == list(range(800))
 
 
 def test_under_requests(mock: SyncflowMock) -> None:

@@ -201,7 +201,7 @@ def test_what_nobody_has_foreseen_is_refused_and_says_what_was(mock: SyncflowMoc
     assert isinstance(raised.value, UnmatchedRequest)
     assert str(raised.value).startswith(f"GET {URL}: nothing is registered for it, and nothing was sent")
     assert str(raised.value).endswith(f"registered: POST {URL}, GET ^https://x")
-    assert raised.value.request.url == URL
+    assert (raised.value.request.url, raised.value.phase) == (URL, "connect")
     assert not mock.called
 
 
