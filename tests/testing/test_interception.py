@@ -15,7 +15,7 @@ import syncflow
 from syncflow import CircuitBreaker, Retry, Session, streams
 from syncflow.adapters import HTTPAdapter
 from syncflow.engine.dialer import Dial
-from syncflow.testing import AppServer, Response, SyncflowMock, eventually, pattern
+from syncflow.testing import AppServer, RangeServer, Response, SyncflowMock, eventually, pattern
 
 URL = "https://api.example/a"
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -256,9 +256,7 @@ def test_real_connections_are_not_mixed_with_mocked_ones(session: Session) -> No
 
 def test_a_download_that_goes_on_goes_on_over_the_mock(session: Session, tmp_path: Path) -> None:
     body = pattern(50_000)
-    with AppServer(
-        lambda request: Response(200, {"ETag": '"1"', "Content-Length": "50000"}, [body[:30_000]])
-    ) as server:
+    with RangeServer(body, cuts=[30_000]) as server:
         response = session.get(server.url, stream=True)
         with SyncflowMock() as mock:
             mock.get(
@@ -267,10 +265,10 @@ def test_a_download_that_goes_on_goes_on_over_the_mock(session: Session, tmp_pat
                 content=lambda request, context: body[int(request.headers["Range"][6:-1]) :],
                 headers={"ETag": '"1"', "Content-Range": "bytes 30000-49999/50000"},
             )
-            server.stop()
             assert response.save(tmp_path / "file", resume=True) == 50_000
             assert mock.last_request.headers["Range"] == "bytes=30000-"
     assert (tmp_path / "file").read_bytes() == body
+    assert len(server.seen) == 1
 
 
 def test_at_its_end_all_is_as_it_was(session: Session) -> None:
