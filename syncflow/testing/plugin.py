@@ -1,7 +1,7 @@
 """Fixtures for pytest: servers that are slow, flaky or keep what they are sent, bad networks, and a mock.
 
 Knows when each begins and ends. Knows nothing of what they do: that is imported when a test asks for it, so that a run
-of pytest in which none does pays nothing.
+of pytest in which none does pays for `import syncflow` and for no more.
 """
 
 from __future__ import annotations

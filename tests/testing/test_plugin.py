@@ -97,15 +97,16 @@ def test_3_finds_nothing_left_behind():
 def run(tmp_path: Path) -> Run:
     """Runs pytest in a process of its own on a file with this text, and returns how it ended.
 
-    Plugins that are installed are not loaded unless asked for: ours may be or not, by what the tests run on.
+    `plugin` is loaded, and of those that are installed none but pytest's own, because ours may be among them or not,
+    by what the tests run on. None loads all that are installed.
     """
 
-    def run(text: str, *arguments: str, autoload: bool = False) -> str:
+    def run(text: str, *arguments: str, plugin: str | None = "syncflow.testing.plugin") -> str:
         (tmp_path / "test_user.py").write_text(text)
         environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
         environment.pop("PYTEST_ADDOPTS", None)
-        ours = [] if autoload else ["-p", "syncflow.testing.plugin"]
-        if not autoload:
+        ours = ["-p", plugin] if plugin else []
+        if plugin:
             environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *ours, *arguments]
         done = subprocess.run(
@@ -177,5 +178,6 @@ def test_what_is_installed_has_it(entry_point: importlib.metadata.EntryPoint) ->
     }
 
 
-def test_pytest_finds_it_by_itself(entry_point: importlib.metadata.EntryPoint, run: Run) -> None:
-    assert run(EACH, "-p", "no:randomly", autoload=True) == "11 passed"
+@pytest.mark.parametrize("plugin", [None, "syncflow"])
+def test_pytest_finds_it(entry_point: importlib.metadata.EntryPoint, run: Run, plugin: str | None) -> None:
+    assert run(EACH, plugin=plugin) == "11 passed"
