@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from syncflow import exceptions
 from syncflow.adapters import HTTPAdapter
-from syncflow.adapters.writing import WrittenHead
 from syncflow.engine.connection import Connection
 from syncflow.engine.dialer import Dial
 from syncflow.engine.exchange import Exchange
@@ -27,6 +26,9 @@ from syncflow.routes import Route
 from syncflow.testing.mock_server import Booking, Bookings, MockServer
 
 if TYPE_CHECKING:
+    from syncflow.adapters.witness import TryWitness
+    from syncflow.adapters.writing import WrittenHead
+    from syncflow.engine.deadline import Deadline
     from syncflow.models import PreparedRequest
     from syncflow.testing.mock import MockAnswer, MockedRequest
 
@@ -78,11 +80,19 @@ class Interception:
         usual = HTTPAdapter._exchange
 
         def exchange(
-            adapter: HTTPAdapter, request: PreparedRequest, head: WrittenHead, *args: Any, **kw: Any
+            adapter: HTTPAdapter,
+            request: PreparedRequest,
+            head: WrittenHead,
+            deadline: Deadline,
+            route: Route,
+            witness: TryWitness | None,
+            *,
+            continues: bool,
         ) -> Exchange:
-            return self._exchange(
-                lambda route: usual(adapter, request, head, args[0], route, *args[2:], **kw), request, head
-            )
+            def begin(way: Route) -> Exchange:
+                return usual(adapter, request, head, deadline, way, witness, continues=continues)
+
+            return self._exchange(begin, request, head)
 
         def route(adapter: HTTPAdapter, request: PreparedRequest, verify: Any, cert: Any, proxies: Any) -> Route:
             return self._route_of(request)

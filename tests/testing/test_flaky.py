@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-import syncflow
 from syncflow import Retry, Session
 from syncflow.testing import FlakyServer
 
@@ -54,14 +53,15 @@ def test_it_can_be_made_to_fail_again_with_another_status(new_session: Callable[
         assert session.get(server.url).content == b"new"
 
 
-def test_failures_are_counted_over_all_connections() -> None:
+def test_failures_are_counted_over_all_connections(new_session: Callable[..., Session]) -> None:
     statuses: list[int] = []
     start = threading.Barrier(8)
 
     def ask() -> None:
         start.wait(10)
-        statuses.append(syncflow.get(server.url, timeout=10).status_code)
+        statuses.append(session.get(server.url).status_code)
 
+    session = new_session()
     with FlakyServer(5) as server:
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:

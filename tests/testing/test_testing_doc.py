@@ -8,20 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from syncflow.testing import plugin
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
-def test_its_tests_pass_and_its_code_runs(tmp_path: Path) -> None:
+def test_its_tests_pass_and_its_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     program, *others = BLOCKS
     assert program.startswith("# weather.py\n")
     (tmp_path / "weather.py").write_text(program, "utf-8")
     tests = [block for block in others if re.search(r"^def test_", block, re.MULTILINE)]
     for number, block in enumerate(tests):
         (tmp_path / f"test_{number}.py").write_text(block, "utf-8")
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUTF8": "1", "NO_PROXY": "127.0.0.1"}
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUTF8": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
         [
