@@ -183,7 +183,7 @@ def _fail(exchange: Exchange | None, error: Exception) -> bool:
         if exchange is not None:
             exchange.fail(error)
         return True
-    if exchange is not None and not isinstance(error, ConnectionError | EOFError):  # by which a client leaves
+    if exchange is not None:
         failure = exceptions.ConnectionError(f"{exchange.where}: the function that was to answer has failed: {error!r}")
         failure.__cause__ = error
         exchange.fail(failure)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syncflow.testing.application import Response, send_response
+from syncflow.testing.application import send_response
 from syncflow.testing.server import Connection, Server
 from syncflow.testing.wire import CONTINUE, Reader, Request, pairs, parse_request, read_body
 
@@ -64,18 +64,35 @@ class MockServer(Server):
         while reader.more():
             request = parse_request(reader.through(b"\r\n\r\n"))
             booking = bookings.popleft()
-            try:
-                if booking.answer.early:
-                    _refuse_body(connection, request, booking)
-                    return
+            if not booking.answer.early:
                 _read_body(connection, reader, request, booking.request)
-                send_response(connection.sock.sendall, request, booking.answer.response(booking.request))
-            except Exception as error:
-                if not booking.fail(error):
-                    raise
+            if not self._answer(connection, request, booking):
                 return
-            if not request.keeps_alive:
-                return
+            if booking.answer.early or not request.keeps_alive:
+                return  # closing takes nothing away of what was sent over a socket pair
+
+    def _answer(self, connection: Connection, request: Request, booking: Booking) -> bool:
+        """Whether it could. What a function raises that answers is told to the test and to the program: left to the
+        server, a ConnectionError would be the end of a connection, and no fault."""
+        try:
+            response = booking.answer.response(booking.request)
+        except Exception as error:
+            self._tell(booking, error)
+            return False
+        if booking.answer.early and request.keeps_alive:
+            response.headers = [*pairs(response.headers), ("Connection", "close")]
+        try:
+            send_response(connection.sock.sendall, request, response)
+        except ConnectionError:
+            raise  # the client has left
+        except Exception as error:  # out of an iterator
+            self._tell(booking, error)
+            return False
+        return True
+
+    def _tell(self, booking: Booking, error: Exception) -> None:
+        if not booking.fail(error):
+            self._record(error)
 
 
 def _read_body(connection: Connection, reader: Reader, request: Request, record: MockedRequest) -> None:
@@ -88,10 +105,3 @@ def _read_body(connection: Connection, reader: Reader, request: Request, record:
     finally:
         record.body = b"".join(pieces)
         record.trailers.update(request.trailers)
-
-
-def _refuse_body(connection: Connection, request: Request, booking: Booking) -> None:
-    """Answer at once. The connection is closed then: on a socket pair that takes nothing of an answer away."""
-    made = booking.answer.response(booking.request)
-    fields = [*pairs(made.headers), *([("Connection", "close")] if request.keeps_alive else [])]
-    send_response(connection.sock.sendall, request, Response(made.status, fields, made.body, made.reason))

@@ -4,15 +4,19 @@ was.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
 import syncflow
-from syncflow import CircuitBreaker, Retry, Session, streams
+from syncflow import CircuitBreaker, Retry, Session, streams, wsgi
 from syncflow.adapters import HTTPAdapter
 from syncflow.engine.dialer import Dial
 from syncflow.testing import AppServer, RangeServer, Response, SyncflowMock, eventually, pattern
@@ -234,6 +238,21 @@ def test_under_requests(mock: SyncflowMock) -> None:
             theirs.get(URL)
         with pytest.raises(requests.exceptions.ConnectionError, match="nothing is registered"):
             theirs.get(URL + "/other")
+
+
+def test_in_a_server(mock: SyncflowMock, session: Session) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return wsgi.proxy(environ, start_response, "http://upstream.example")
+
+    statuses: list[str] = []
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": "/p", "CONTENT_LENGTH": "3"}
+    environ["wsgi.input"] = io.BytesIO(b"abc")
+    setup_testing_defaults(environ)
+    mock.post("http://upstream.example/p", status_code=201, text=lambda request, context: request.text.upper())
+    body = wsgi.ClientMiddleware(application, session)(environ, lambda status, *rest: statuses.append(status))
+    with contextlib.closing(body):  # type: ignore[type-var]
+        assert (b"".join(body), statuses) == (b"ABC", ["201 Created"])
+    assert "Via" in mock.last_request.headers
 
 
 def test_a_raw_stream_is_not_made(mock: SyncflowMock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -136,17 +137,35 @@ def test_a_function_may_raise_what_the_program_is_to_get(mock: SyncflowMock, ses
     assert mock.last_request.body == b"abc"
 
 
-def test_any_other_error_of_a_function_comes_out_of_the_block(new_session: Callable[..., Session]) -> None:
-    session = new_session()
-    with pytest.raises(LookupError, match="a fault of the test"), SyncflowMock() as mock:
+@pytest.mark.parametrize("kind", [LookupError, ConnectionResetError])
+def test_any_other_error_of_a_function_comes_out_of_the_block(session: Session, kind: type[Exception]) -> None:
+    def answer(request, context) -> bytes:
+        raise kind("a fault of the test")
 
-        def answer(request, context) -> bytes:
-            raise LookupError("a fault of the test")
-
-        mock.get(URL, content=answer)
+    with pytest.raises(kind, match="a fault of the test"), SyncflowMock() as mock:
+        mock.get(URL, [{}, {"content": answer}])
+        session.get(URL)
         with pytest.raises(syncflow.ConnectionError, match="the function that was to answer has failed") as raised:
             session.get(URL)
-        assert isinstance(raised.value.__cause__, LookupError)
+        assert isinstance(raised.value.__cause__, kind)
+        assert mock.call_count == 2
+
+
+def test_an_answer_may_break_off(mock: SyncflowMock, session: Session) -> None:
+    was_read = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"begun"
+        was_read.wait(10)
+        raise syncflow.ReadTimeout("no more")
+
+    mock.get(URL, content=lambda request, context: pieces())
+    with session.get(URL, stream=True) as response:
+        coming = response.iter_content(None)
+        assert next(coming) == b"begun"
+        was_read.set()
+        with pytest.raises(syncflow.ReadTimeout, match="no more"):
+            next(coming)
 
 
 def test_of_a_test_that_fails_its_own_error_is_raised(session: Session) -> None:
