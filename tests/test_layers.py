@@ -40,6 +40,13 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
+# Servers know nothing of the client that they test; these are no servers.
+CLIENT_IN_TESTING = {
+    "faults.py": {"engine"},  # makes that one's system calls fail
+    "interception.py": {"adapters", "engine", "exceptions", "routes"},  # stands between these and the network
+    "mock.py": {"exceptions", "urls"},  # compares URLs as they are requested, and raises what programs catch
+}
+
 IO_MODULES = {
     "asyncio",
     "io",
@@ -100,9 +107,7 @@ def faults(path: Path, source: str | None = None) -> list[str]:
     """What a file imports and must not."""
     unit = unit_of(path)
     if unit == "testing":
-        allowed = {"testing"}
-        if path.name == "faults.py":
-            allowed.add("engine")  # it makes that one's system calls fail; servers know nothing of the client
+        allowed = {"testing"} | CLIENT_IN_TESTING.get(path.name, set())
     else:
         allowed = {name for name, rank in RANK.items() if rank < RANK[unit]}
         if (ROOT / unit).is_dir():
@@ -146,6 +151,9 @@ def test_imports_run_one_way(name: str) -> None:
         ("testing/server.py", "from ..engine import X", ["engine"]),
         ("testing/faults.py", "from ..engine import X\nfrom ..exceptions import X", ["exceptions"]),
         ("testing/server.py", "from syncflow.testing.wire import X", []),
+        ("testing/mock_server.py", "from ..exceptions import X", ["exceptions"]),
+        ("testing/mock.py", "from ..exceptions import X\nfrom ..adapters import X", ["adapters"]),
+        ("testing/interception.py", "from ..engine.dialer import X\nfrom ..sessions import X", ["sessions"]),
         ("sessions.py", "from .uploads import Upload", []),
         ("uploads.py", "from .sessions import Session", ["sessions"]),
         ("api.py", "from .cli.units import X", ["cli"]),
@@ -161,6 +169,17 @@ def test_the_protocol_does_no_io(name: str) -> None:
     calls = [node.func for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
     named = {func.id for func in calls if isinstance(func, ast.Name)}
     assert named & {"open", "print", "input", "__import__"} == set()
+
+
+def test_pytest_is_for_its_plugin_alone() -> None:
+    assert [name for name in NAMES if "pytest" in imports(ROOT / name)] == ["testing/plugin.py"]
+
+
+def test_the_plugin_imports_what_a_fixture_needs_when_it_is_asked_for() -> None:
+    tree = ast.parse((ROOT / "testing" / "plugin.py").read_text())
+    at_once = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    at_once += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    assert set(at_once) == {"__future__", "collections.abc", "contextlib", "pytest", "typing"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,8 +1,8 @@
 """Servers that are slow, broken or hostile, on 127.0.0.1, for the tests of whoever speaks HTTP; and, for the tests of
-whoever uses syncflow, system calls of its own that fail.
+whoever uses syncflow, answers without a network, and system calls of its own that fail. For pytest there is `plugin`.
 
 Knows where each public name lives, and imports a module when one of its names is first used. Standard library only, but
-for the last.
+for the last two, which are inside syncflow, and the plugin.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from syncflow.testing.application import AppServer, Response, echo, json_response
     from syncflow.testing.fault_proxy import FaultProxy
     from syncflow.testing.faults import Fault, FaultInjector
+    from syncflow.testing.flaky import FlakyServer
     from syncflow.testing.hostile import (
         Endpoint,
         closes_idle,
@@ -29,25 +30,31 @@ if TYPE_CHECKING:
     )
     from syncflow.testing.http_proxy import HTTPProxy
     from syncflow.testing.link import Link
+    from syncflow.testing.mock import ANY, MockedRequest, SyncflowMock, UnmatchedRequest
     from syncflow.testing.nginx import Nginx, NotInstalled
     from syncflow.testing.patterns import pattern, pattern_pieces, pattern_sha256
     from syncflow.testing.ranges import RangeServer
     from syncflow.testing.receiver import Receipt, Receiver
     from syncflow.testing.receiver_process import ReceiverProcess
+    from syncflow.testing.recording import RecordingServer
     from syncflow.testing.scripted import Peer, ScriptedServer
+    from syncflow.testing.slow import SlowServer
     from syncflow.testing.socks_server import SocksRequest, SocksServer
     from syncflow.testing.tinyproxy import Tinyproxy
     from syncflow.testing.waiting import eventually
     from syncflow.testing.wire import Request, chunk, last_chunk, reply, reply_head
 
 __all__ = [
+    "ANY",
     "AppServer",
     "Endpoint",
     "Fault",
     "FaultInjector",
     "FaultProxy",
+    "FlakyServer",
     "HTTPProxy",
     "Link",
+    "MockedRequest",
     "Nginx",
     "NotInstalled",
     "Peer",
@@ -55,12 +62,16 @@ __all__ = [
     "Receipt",
     "Receiver",
     "ReceiverProcess",
+    "RecordingServer",
     "Request",
     "Response",
     "ScriptedServer",
+    "SlowServer",
     "SocksRequest",
     "SocksServer",
+    "SyncflowMock",
     "Tinyproxy",
+    "UnmatchedRequest",
     "chunk",
     "closes_idle",
     "continue_then",
@@ -91,6 +102,7 @@ _HOMES = {
     "FaultProxy": "fault_proxy",
     "Fault": "faults",
     "FaultInjector": "faults",
+    "FlakyServer": "flaky",
     "Endpoint": "hostile",
     "closes_idle": "hostile",
     "continue_then": "hostile",
@@ -104,6 +116,10 @@ _HOMES = {
     "unasked_bytes": "hostile",
     "HTTPProxy": "http_proxy",
     "Link": "link",
+    "ANY": "mock",
+    "MockedRequest": "mock",
+    "SyncflowMock": "mock",
+    "UnmatchedRequest": "mock",
     "Nginx": "nginx",
     "NotInstalled": "nginx",
     "pattern": "patterns",
@@ -113,8 +129,10 @@ _HOMES = {
     "Receipt": "receiver",
     "Receiver": "receiver",
     "ReceiverProcess": "receiver_process",
+    "RecordingServer": "recording",
     "Peer": "scripted",
     "ScriptedServer": "scripted",
+    "SlowServer": "slow",
     "SocksRequest": "socks_server",
     "SocksServer": "socks_server",
     "Tinyproxy": "tinyproxy",

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from syncflow.testing.server import Connection, Server
+from syncflow.testing.server import Connection, Server, Stopped
 from syncflow.testing.wire import (
     Fields,
     Reader,
@@ -37,6 +37,7 @@ class Response:
     status: int = 200
     headers: Fields = ()
     body: bytes | Iterable[bytes] = b""
+    reason: str | None = None  # None is the usual phrase
 
 
 App = Callable[[Request], Response]
@@ -98,44 +99,57 @@ class AppServer(Server):
             with self._changed:
                 self._requests += 1
                 self._seen.append(request)
-            self._answer(connection, request)
-            if not request.keeps_alive:
+            self.answer(connection, request)
+            if connection.closed or not request.keeps_alive:
                 return
 
-    def _answer(self, connection: Connection, request: Request) -> None:
-        try:
-            response = self._app(request)
-        except Exception as error:
-            connection.sock.sendall(reply(500, repr(error).encode(), {"Connection": "close"}))
-            raise
-        # A reply to HEAD, and these two, end with the head, whatever it says of a length (RFC 9112, 6.3).
-        bodiless = request.method == "HEAD" or response.status in (204, 304)
-        send, body = connection.sock.sendall, response.body
-        fields = pairs(response.headers)
-        if not request.keeps_alive:
-            fields.append(("Connection", "close"))  # RFC 9112, section 9.6
-        if isinstance(body, bytes):
-            sent = reply(response.status, body, fields)
-            send(sent.removesuffix(body) if bodiless else sent)
-            return
-        try:
-            if bodiless:
-                send(reply_head(response.status, fields))
-            else:
-                _send_pieces(send, response.status, fields, body)
-        finally:
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
+    def answer(self, connection: Connection, request: Request) -> None:
+        """Answers one request, or ends its connection."""
+        answer_by(self._app, connection, request)
+
+
+def answer_by(app: App, connection: Connection, request: Request) -> None:
+    """Answer `request` as `app` says; an error in it is a 500, and is raised."""
+    try:
+        response = app(request)
+    except Stopped:
+        raise
+    except Exception as error:
+        connection.sock.sendall(reply(500, repr(error).encode(), {"Connection": "close"}))
+        raise
+    send_response(connection.sock.sendall, request, response)
+
+
+def send_response(send: Callable[[bytes], object], request: Request, response: Response) -> None:
+    """Answer `request`, and close the body if it can be closed."""
+    # A reply to HEAD, and these two, end with the head, whatever it says of a length (RFC 9112, 6.3).
+    bodiless = request.method == "HEAD" or response.status in (204, 304)
+    body = response.body
+    fields = pairs(response.headers)
+    if not request.keeps_alive:
+        fields.append(("Connection", "close"))  # RFC 9112, section 9.6
+    if isinstance(body, bytes):
+        sent = reply(response.status, body, fields, reason=response.reason)
+        send(sent.removesuffix(body) if bodiless else sent)
+        return
+    try:
+        if bodiless:
+            send(reply_head(response.status, fields, reason=response.reason))
+        else:
+            _send_pieces(send, response, fields, body)
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
 
 
 def _send_pieces(
-    send: Callable[[bytes], object], status: int, fields: list[tuple[str, str]], pieces: Iterable[bytes]
+    send: Callable[[bytes], object], response: Response, fields: list[tuple[str, str]], pieces: Iterable[bytes]
 ) -> None:
     framed = any(name.lower() == "content-length" for name, _ in fields)
     if not framed:
         fields.append(("Transfer-Encoding", "chunked"))
-    send(reply_head(status, fields))
+    send(reply_head(response.status, fields, reason=response.reason))
     for piece in pieces:
         if piece:
             send(piece if framed else chunk(piece))

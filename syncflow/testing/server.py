@@ -268,7 +268,9 @@ class Server:
                 is_over = any(key.fileobj is woken for key, _ in selector.select())
                 try:
                     while True:
-                        self._start(listener.accept()[0])
+                        sock = listener.accept()[0]
+                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        self._start(sock)
                 except (BlockingIOError, ConnectionError):
                     continue  # nobody is there, or the client has left again
                 except OSError as error:  # out of descriptors: accepting again would fail again
@@ -276,8 +278,8 @@ class Server:
                     return
 
     def _start(self, sock: socket.socket) -> None:
+        """One connection more."""
         sock.setblocking(True)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._changed:
             connection = Connection(sock, self._accepted)
             name = f"{type(self).__name__}-{self._accepted}"

@@ -8,10 +8,12 @@ an AssertionError here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any, overload
 from urllib.parse import parse_qs, urlsplit
 
 Fields = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -24,17 +26,36 @@ HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,16}")
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
+class Headers(dict[str, str]):
+    """Fields by name, repeated ones joined; the names are in lower case, and are looked up in any."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    @overload  # type: ignore[override]  # no default but a str
+    def get(self, name: str, default: None = None, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str, /) -> str: ...
+
+    def get(self, name: str, default: str | None = None, /) -> str | None:
+        return super().get(name.lower(), default)
+
+
 @dataclass(slots=True)
 class Request:
-    """A request as the server saw it; `headers` and `trailers` by lower-case name, repeated fields joined."""
+    """A request as the server saw it; `headers` and `trailers` by name, whatever its case, repeated fields joined."""
 
     method: str
     target: str
     version: str
     fields: list[tuple[str, str]]  # as sent: in order, repeated, with the names' case kept
-    headers: dict[str, str]
+    headers: Headers
     body: bytes = b""
-    trailers: dict[str, str] = field(default_factory=dict)
+    trailers: Headers = field(default_factory=Headers)
 
     @property
     def path(self) -> str:
@@ -43,6 +64,15 @@ class Request:
     @property
     def query(self) -> dict[str, list[str]]:
         return parse_qs(urlsplit(self.target).query, keep_blank_values=True)
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8, what is none replaced."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body read as JSON. Raises ValueError."""
+        return json.loads(self.body)
 
     @property
     def keeps_alive(self) -> bool:
@@ -142,7 +172,7 @@ class Reader:
         assert HEXADECIMAL.fullmatch(digits), f"not a chunk size: {line!r}"
         return int(digits, 16)
 
-    def trailers(self) -> dict[str, str]:
+    def trailers(self) -> Headers:
         lines = []
         while line := self.line():
             lines.append(line.decode("latin-1"))
@@ -230,8 +260,8 @@ def _parse_fields(lines: Iterable[str]) -> list[tuple[str, str]]:
     return fields
 
 
-def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
+def _joined(fields: Iterable[tuple[str, str]]) -> Headers:
+    joined = Headers()
     for name, value in fields:
         key = name.lower()
         joined[key] = f"{joined[key]}, {value}" if key in joined else value
