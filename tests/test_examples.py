@@ -77,8 +77,9 @@ def test_every_example_is_expected_to_print_something() -> None:
 
 
 def test_the_readme_names_every_example() -> None:
-    named = re.findall(r"^- `([\w.]+)`: ", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
-    assert sorted(named) == sorted([*FILES, "dashboard.html"])
+    named = re.findall(r"^- `([\w./]+)`: ", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    folders = [f"{path.parent.name}/" for path in EXAMPLES.glob("*/README.md")]
+    assert sorted(named) == sorted([*FILES, *folders, "dashboard.html"])
 
 
 @pytest.mark.parametrize("name", FILES)
