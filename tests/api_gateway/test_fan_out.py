@@ -1,0 +1,35 @@
+"""The gateway's fan out, whose threads a forked child must not believe to have."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from syncflow import Session
+from syncflow.testing import AppServer, json_response
+
+from ..concurrency import forked
+from .conftest import FOLDER, PATIENCE
+
+
+def test_a_child_has_threads_of_its_own() -> None:
+    spec = importlib.util.spec_from_file_location("fan_out", FOLDER / "fan_out.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    fan_out = module.FanOut(3)
+    with AppServer(lambda request: json_response(request.path)) as server, Session() as session:
+        session.trust_env = False
+
+        def ask() -> Any:
+            return fan_out.get(session, {name: f"{server.url}/{name}" for name in "abc"}, PATIENCE)
+
+        want = [{"a": "/a", "b": "/b", "c": "/c"}, {}]
+        try:
+            assert list(ask()) == want
+            join = forked(ask)
+            assert list(ask()) == want
+            assert join() == want
+        finally:
+            fan_out._executor.shutdown()
