@@ -21,8 +21,9 @@ from syncflow.testing import AppServer, Request, Response, eventually, json_resp
 from ..concurrency import Call
 from .conftest import PATIENCE, Entered, Gateway
 
-# A product whose reviews, and whose picture but for its first bytes, are held back.
-SLOW = 2_000_000
+# A product whose reviews, and whose picture but for its first bytes, are held back. It is more than the buffers of two
+# sockets take, and less than waitress buffers for a client.
+SLOW = 15_000_000
 
 
 class Shop:
@@ -35,6 +36,7 @@ class Shop:
     def __init__(self, silence: float = PATIENCE) -> None:
         self.held_back = threading.Semaphore(0)  # one for each answer
         self.goes_on = threading.Event()
+        self.sent = threading.Semaphore(0)  # one for each picture that was held back
         self.streams: set[int] = set()  # threads that are sending events
         self._silence = silence
         self._is_over = threading.Event()
@@ -87,6 +89,8 @@ class Shop:
             if number == SLOW and count == 1:
                 self._hold_back()
             yield bytes(piece)
+        if number == SLOW:
+            self.sent.release()
 
     def _changes(self, first: int) -> Iterator[bytes]:
         me = threading.get_ident()
@@ -111,7 +115,7 @@ def page_of(number: int) -> dict[str, Any]:
 
 def stop_in_the_middle(gateway: Gateway, shop: Shop, *, streams: int, downloads: int) -> None:
     """SIGTERM while so many are under way, and a page: streams end, though the service is silent, the rest is whole,
-    and then nothing is left."""
+    and then nothing is left. A server with one process is one that takes an answer ahead of its client."""
     processes = gateway.workers() | {gateway.process.pid}
     with Session(timeout=PATIENCE, pool=PoolLimits(per_host=64)) as client:
         client.trust_env = False
@@ -119,7 +123,7 @@ def stop_in_the_middle(gateway: Gateway, shop: Shop, *, streams: int, downloads:
         events = [answer.iter_content(None) for answer in answers]
         for pieces in events:
             assert any(b"change 3\n\n" in so_far for so_far in itertools.accumulate(pieces))
-        pictures = [Call(client.get, f"{gateway.url}/products/{SLOW}/picture") for _ in range(downloads)]
+        pictures = [client.get(f"{gateway.url}/products/{SLOW}/picture", stream=True) for _ in range(downloads)]
         page = Call(client.get, f"{gateway.url}/products/{SLOW}")
         for _ in [page, *pictures]:
             assert shop.held_back.acquire(timeout=PATIENCE)
@@ -127,11 +131,13 @@ def stop_in_the_middle(gateway: Gateway, shop: Shop, *, streams: int, downloads:
         gateway.terminate()
         for pieces in events:
             assert b"".join(pieces).replace(b":\n\n", b"") == b""  # and no error: the last chunk has come
-        assert not any(call.ended for call in [page, *pictures])
+        assert not page.ended
         shop.goes_on.set()
-        for call in pictures:
-            assert hashlib.sha256(call.result().content).hexdigest() == pattern_sha256(SLOW)
         assert page.result().json() == page_of(SLOW)
+        if len(processes) == 1:
+            assert all(shop.sent.acquire(timeout=PATIENCE) for _ in pictures)
+        for picture in pictures:  # one after the other: the server has nothing else to do any more
+            assert hashlib.sha256(picture.content).hexdigest() == pattern_sha256(SLOW)
     assert gateway.process.wait(PATIENCE) == 0
     eventually(lambda: not any(map(is_there, processes)), message=f"of {processes} some are left")
     assert gateway.refuses()

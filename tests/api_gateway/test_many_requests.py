@@ -1,5 +1,5 @@
-"""The gateway as it is meant to run: four processes of 16 threads that gunicorn forks; 2,000 requests of every kind, and
-SIGTERM in the middle of others."""
+"""The gateway as it is meant to run: four processes of 16 threads that gunicorn forks; 2,000 requests of every kind,
+and SIGTERM in the middle of others."""
 
 from __future__ import annotations
 
