@@ -48,7 +48,7 @@ def main(address: str) -> None:
 
 
 def turn(sockets: dict[int, Any]) -> None:
-    wasyncore.loop(timeout=0.5, use_poll=True, map=sockets, count=1)
+    wasyncore.loop(timeout=1.0, use_poll=True, map=sockets, count=1)
 
 
 def is_busy(each: Any) -> bool:
