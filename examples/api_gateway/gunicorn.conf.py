@@ -9,8 +9,8 @@ workers = 4
 worker_class = "gthread"
 threads = 16
 
-# Seconds. More than the 8 that the gateway's client has for what is under way, and less than a supervisor's.
-graceful_timeout = 12
+# Seconds. More than the 8 that the gateway's client has for what is under way, and less than a supervisor's 10 or more.
+graceful_timeout = 9
 
 
 def post_worker_init(worker: Any) -> None:

@@ -17,8 +17,8 @@ from waitress import create_server, wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 
-# Seconds. More than the 8 that the gateway's client has for what is under way, and less than a supervisor's.
-GRACEFUL_TIMEOUT = 12.0
+# Seconds. More than the 8 that the gateway's client has for what is under way, and less than a supervisor's 10 or more.
+GRACEFUL_TIMEOUT = 9.0
 
 
 def main(address: str) -> None:
@@ -43,6 +43,8 @@ def main(address: str) -> None:
     until = time.monotonic() + GRACEFUL_TIMEOUT
     while any(map(is_busy, sockets.values())) and time.monotonic() < until:
         turn(sockets)
+    for channel in [each for each in sockets.values() if isinstance(each, HTTPChannel)]:
+        channel.handle_close()  # and wake the thread that waits for its client, if there still is one
     server.task_dispatcher.shutdown()
     wasyncore.close_all(sockets)
 
