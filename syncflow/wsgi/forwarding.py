@@ -48,6 +48,8 @@ _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 # What may stand in a path beside letters and digits, quoted or not (RFC 3986, section 3.3).
 _PATH_SAFE = "/!$&'()*+,;=:@~-._"
 
+_ASCII = bytes(range(128))
+
 
 # -------------------------------------------------------------------------------------------------------- the URL
 
@@ -57,8 +59,8 @@ def request_url(environ: Mapping[str, Any], url: str) -> str:
     _, separator, rest = url.partition("://")
     if separator and not set(rest) & set("/?#"):
         return url + _asked_path(environ)
-    query = environ.get("QUERY_STRING", "")
-    return f"{url}?{query.replace('#', '%23')}" if query and "?" not in url else url
+    query = _as_sent(environ.get("QUERY_STRING", ""))
+    return f"{url}?{query}" if query and "?" not in url else url
 
 
 def _asked_path(environ: Mapping[str, Any]) -> str:
@@ -72,7 +74,12 @@ def _asked_path(environ: Mapping[str, Any]) -> str:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
         raw = quote(path.encode("latin-1"), safe=_PATH_SAFE) + (f"?{query}" if query else "")
-    return "/" + raw.removeprefix("/").replace("#", "%23")
+    return "/" + _as_sent(raw).removeprefix("/")
+
+
+def _as_sent(text: str) -> str:
+    """WSGI shows bytes as Latin-1; in a URL they are to be quoted, as bytes. A fragment is for the client itself."""
+    return quote(text.encode("latin-1"), safe=_ASCII).replace("#", "%23")
 
 
 # -------------------------------------------------------------------------------------------------------- fields
@@ -87,7 +94,8 @@ def request_fields(environ: Mapping[str, Any]) -> CaseInsensitiveDict[str]:
             name = key[5:].replace("_", "-").title()
             if name.lower() not in dropped:
                 fields[name] = value
-    if content_type := environ.get("CONTENT_TYPE"):
+    content_type = environ.get("CONTENT_TYPE")
+    if content_type and "content-type" not in dropped:
         fields["Content-Type"] = content_type
     _add_own_words(fields, environ)
     return fields

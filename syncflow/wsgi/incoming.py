@@ -21,7 +21,7 @@ from .forwarding import without_hop_by_hop
 if TYPE_CHECKING:
     from ..bodies import BodyWriter
 
-__all__ = ["LengthRequired", "RequestBody", "gone", "incoming_body"]
+__all__ = ["LengthRequired", "RequestBody", "UnknownCoding", "gone", "incoming_body"]
 
 # The most that is asked for at once, in bytes.
 PIECE = 65536
@@ -35,20 +35,29 @@ class LengthRequired(Exception):
     """The server does not say where the body ends (RFC 9110, section 15.5.12)."""
 
 
+class UnknownCoding(Exception):
+    """The body has a transfer coding that nobody undoes here (RFC 9112, section 6.1)."""
+
+
 def incoming_body(environ: Mapping[str, Any]) -> RequestBody | None:
     """The body of the request; None if it has none.
 
     Raises:
         LengthRequired: it is chunked, by a server that does not undo that.
+        UnknownCoding: it has another coding than that.
         ValueError: its Content-Length is none.
     """
-    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():  # then a length does not count (RFC 9112, 6.3)
+    coding = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
+    if coding:  # then a length does not count (RFC 9112, section 6.3)
+        if coding != "chunked":
+            raise UnknownCoding
         if not environ.get("wsgi.input_terminated"):
             raise LengthRequired
         return RequestBody(environ["wsgi.input"], None, client_descriptor(environ))
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    if length < 0:
-        raise ValueError(f"a Content-Length of {length}")
+    announced = environ.get("CONTENT_LENGTH") or "0"
+    if not (announced.isascii() and announced.isdecimal()):  # `int` takes "+1" and "1_0" as well
+        raise ValueError(f"a Content-Length of {announced!r}")
+    length = int(announced)
     return RequestBody(environ["wsgi.input"], length, client_descriptor(environ)) if length else None
 
 

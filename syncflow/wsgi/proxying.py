@@ -25,7 +25,7 @@ from ..settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
 from ..urls import absolute_url, parse_url
 from .departures import watched
 from .forwarding import request_fields, request_url, response_fields
-from .incoming import LengthRequired, gone, incoming_body
+from .incoming import LengthRequired, UnknownCoding, gone, incoming_body
 from .middleware import StartResponse, client
 from .refusals import answer_error, refuse
 
@@ -36,6 +36,9 @@ PIECE = 65536
 
 # They are between a client and this server: a tunnel, and a look at what the server has got (RFC 9110, section 9.3).
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
+
+# A Max-Forwards with as many is no count of hops.
+MOST_DIGITS = 10
 
 # How gunicorn takes trailers, for a client with HTTP/2. No other server does, and none for HTTP/1.1.
 SEND_TRAILERS = "gunicorn.http2.send_trailers"
@@ -170,14 +173,16 @@ def proxied_request(environ: dict[str, Any], session: Session, url: str, host: s
     parse_url(url)
     request = PreparedRequest()
     request._keeps_cookies = False
-    request.prepare_method(environ["REQUEST_METHOD"])
-    if request.method in NOT_FORWARDED:
+    request.method = environ["REQUEST_METHOD"]  # as it is: methods are case-sensitive (RFC 9110, section 9.1)
+    if request.method.upper() in NOT_FORWARDED:
         raise Refused(HTTPStatus.NOT_IMPLEMENTED)
     try:
         request.prepare_url(request_url(environ, url), None)
         body = incoming_body(environ)
     except LengthRequired:
         raise Refused(HTTPStatus.LENGTH_REQUIRED) from None
+    except UnknownCoding:
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED) from None
     except (InvalidURL, ValueError):
         raise Refused(HTTPStatus.BAD_REQUEST) from None
     request.headers = request_fields(environ)
@@ -201,7 +206,7 @@ def proxied_request(environ: dict[str, Any], session: Session, url: str, host: s
 def _count_down(request: PreparedRequest) -> None:
     """RFC 9110, section 7.6.2. Raises Refused if this is the last hop, which answers itself."""
     left = request.headers.get("Max-Forwards", "")
-    if request.method == "OPTIONS" and left.isdecimal():
+    if request.method == "OPTIONS" and left.isdecimal() and len(left) < MOST_DIGITS:
         if int(left) == 0:
             raise Refused(HTTPStatus.OK)
         request.headers["Max-Forwards"] = str(int(left) - 1)
@@ -287,7 +292,9 @@ def pass_on(
             del passed.headers["Content-Encoding"]
         if changes is not None:
             changes(passed)
-        start_response(_status_line(passed), passed.headers.items())
+        write = start_response(_status_line(passed), passed.headers.items())
+        if not response._exchange.is_over and callable(write):
+            write(b"")  # the head, for which cheroot and waitress wait for a piece that is not empty
         return PassedBody(response, passed.body, end, error_of)
     except BaseException:
         end()
@@ -328,7 +335,7 @@ class PassedBody(Iterator[bytes]):
         self._pieces = iter(body)
         self._end: Callable[[], None] | None = end
         self._error_of = error_of
-        # Servers send the head with the first piece, which may not come for long.
+        # Servers send the head with the first piece, which may not come for long; and Flask calls no `write`.
         self._is_begun = response._exchange.is_over
 
     def __next__(self) -> bytes:
