@@ -293,8 +293,10 @@ def pass_on(
         if changes is not None:
             changes(passed)
         write = start_response(_status_line(passed), passed.headers.items())
-        if not response._exchange.is_over and callable(write):
-            write(b"")  # the head, for which cheroot and waitress wait for a piece that is not empty
+        if callable(write):
+            # The head at once: cheroot and waitress wait for a piece that is not empty, and wsgiref makes a length of 0
+            # of an answer to HEAD of which nothing was written.
+            write(b"")
         return PassedBody(response, passed.body, end, error_of)
     except BaseException:
         end()

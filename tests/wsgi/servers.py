@@ -33,25 +33,20 @@ HERE = Path(__file__).parent
 START_TIMEOUT = 30.0
 THREADS = 24
 
+NAMES = ["gunicorn", "cheroot", "waitress", "werkzeug", "wsgiref", "wsgiref-validated"]
+
 
 @dataclass(frozen=True)
 class Running:
     """A server that answers.
 
     Attributes:
-        chunked: it gives a chunked body of a request to the application, ...
-        streams: ... and any body as it comes.
-        shows: it shows the socket of the client.
-        raw: it tells the target of the request as it was sent.
+        persists: its connections outlive a request.
     """
 
     name: str
     address: tuple[str, int]
     tls: ssl.SSLContext | None = None
-    chunked: bool = True
-    streams: bool = True
-    shows: bool = True
-    raw: bool = True
     persists: bool = True
 
     def connect(self, **settings: Any) -> Client:
@@ -97,11 +92,20 @@ def _on_a_thread(serve: Callable[[], Any], stop: Callable[[], Any]) -> Iterator[
 @contextlib.contextmanager
 def cheroot(app: WSGIApplication | None = None) -> Iterator[Running]:
     from cheroot import wsgi as cheroot_wsgi
+    from cheroot.server import HTTPConnection
+
+    class Connection(HTTPConnection):
+        def close(self) -> None:
+            """What a client has not taken would be written by a finalizer, to a socket that is closed by then."""
+            with contextlib.suppress(OSError, ValueError):
+                self.wfile.close()
+            super().close()
 
     with _served(app) as served:
         server = cheroot_wsgi.Server(
             ("127.0.0.1", 0), served, numthreads=THREADS, request_queue_size=512, shutdown_timeout=1
         )
+        server.ConnectionClass = Connection
         server.error_log = lambda *_, **__: None
         server.prepare()
         with _on_a_thread(server.serve, server.stop):
@@ -125,9 +129,7 @@ def waitress(app: WSGIApplication | None = None) -> Iterator[Running]:
                 server.trigger.pull_trigger(channel.handle_close)
 
         with _on_a_thread(server.run, stop):
-            yield Running(
-                "waitress", (server.effective_host, int(server.effective_port)), streams=False, shows=False
-            )
+            yield Running("waitress", (server.effective_host, int(server.effective_port)))
 
 
 @contextlib.contextmanager
@@ -184,9 +186,6 @@ def wsgiref_server(app: WSGIApplication | None = None, *, validated: bool = Fals
                 yield Running(
                     "wsgiref-validated" if validated else "wsgiref",
                     ("127.0.0.1", server.server_port),
-                    chunked=False,
-                    shows=not validated,
-                    raw=False,
                     persists=False,
                 )
 

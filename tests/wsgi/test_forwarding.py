@@ -228,9 +228,7 @@ def test_who_has_asked(session: Session, upstream: AppServer) -> None:
         SERVER_PROTOCOL="HTTP/1.0",
         **{"wsgi.url_scheme": "https"},
     )
-    assert request.headers["forwarded"] == (
-        'for=198.51.100.1, for="[2001:db8::1]";host="front:8080";proto=https'
-    )
+    assert request.headers["forwarded"] == ('for=198.51.100.1, for="[2001:db8::1]";host="front:8080";proto=https')
     assert request.headers["x-forwarded-for"] == "198.51.100.1, 2001:db8::1"
     assert request.headers["x-forwarded-host"] == "front:8080"
     assert request.headers["x-forwarded-proto"] == "https"
