@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import logging
 import os
 import select
 import stat
@@ -22,6 +23,8 @@ from typing import Any
 from ..engine.worker import READ, Worker, shared_worker
 
 __all__ = ["client_descriptor", "watched"]
+
+logger = logging.getLogger("syncflow.wsgi")
 
 # The other side has sent its last byte, whatever is still to be read. Once: who was told is not told again.
 _GONE = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
@@ -109,8 +112,12 @@ class Departures:
 
 
 def _tell_all(told: list[Callable[[], None]]) -> None:
+    """A thread of its own. What goes wrong with one is no reason to leave the others alone."""
     for tell in told:
-        tell()
+        try:
+            tell()
+        except Exception:
+            logger.exception("a request whose client has left could not be ended")
 
 
 # Guards `_departures`; taken with nothing else held.

@@ -10,7 +10,6 @@ from syncflow.testing import (
     AppServer,
     Peer,
     Receiver,
-    Request,
     Response,
     ScriptedServer,
     chunk,

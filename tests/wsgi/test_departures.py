@@ -1,0 +1,255 @@
+"""`departures`: who has left is told once and nobody else is, whatever threads and descriptors do meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from syncflow.engine.worker import shared_worker
+from syncflow.testing import eventually
+from syncflow.wsgi import departures
+from syncflow.wsgi.departures import client_descriptor, watched
+
+from ..concurrency import PATIENCE, at_once, forked
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client, and what its server has of it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield theirs, ours
+
+
+def environ_of(sock: socket.socket) -> dict[str, Any]:
+    return {"gunicorn.socket": sock}
+
+
+def told_by(sock: socket.socket) -> tuple[threading.Event, Any]:
+    told = threading.Event()
+    return told, watched(environ_of(sock), told.set)
+
+
+def watches() -> int:
+    found = departures._departures
+    return 0 if found is None else len(found._told)
+
+
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+def test_who_has_left_is_told(pair: tuple[socket.socket, socket.socket], how: str) -> None:
+    client, sock = pair
+    client.send(b"what was sent before it left is still there")
+    told, end = told_by(sock)
+    if how == "close":
+        client.close()
+    else:
+        client.shutdown(socket.SHUT_WR)
+    assert told.wait(PATIENCE)
+    assert sock.recv(4) == b"what"
+    end()
+    assert watches() == 0
+
+
+def test_who_has_left_before_is_told_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, sock = pair
+    client.close()
+    told, end = told_by(sock)
+    assert told.wait(PATIENCE)
+    end()
+
+
+def test_nobody_is_told_afterwards_nor_of_what_is_sent(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, sock = pair
+    told, end = told_by(sock)
+    client.send(b"the next request")
+    end()
+    end()
+    client.close()
+    # One that comes behind has been told: so it was looked at.
+    another, other = socket.socketpair()
+    with another, other:
+        another.close()
+        later, end = told_by(other)
+        assert later.wait(PATIENCE)
+        end()
+    assert not told.is_set()
+
+
+def test_the_next_request_on_the_same_connection(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Also when somebody has not ended the watch before it."""
+    client, sock = pair
+    first, _ = told_by(sock)
+    second, end = told_by(sock)
+    client.close()
+    assert second.wait(PATIENCE)
+    assert not first.is_set()
+    end()
+
+
+def test_an_error_of_one_does_not_keep_it_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ValueError("of the program")
+
+    told = threading.Semaphore(0)
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(4)]
+        for number, (ours, theirs) in enumerate(pairs):
+            stack.enter_context(ours)
+            stack.callback(watched(environ_of(ours), fail if number % 2 == 0 else told.release))
+            stack.callback(theirs.close)
+        assert departures._departures is not None
+        with departures._departures._lock:  # so that they are found together
+            for _, theirs in pairs:
+                theirs.close()
+        for _ in range(2):
+            assert told.acquire(timeout=PATIENCE)
+        eventually(lambda: len(caplog.records) == 2)
+    assert {record.name for record in caplog.records} == {"syncflow.wsgi"}
+
+
+def test_descriptors_that_are_used_again(frantic: None) -> None:
+    """Each thread takes connections, of which half leave; numbers go from one to another all the time."""
+    wrong: list[str] = []
+
+    def serve(seed: int) -> None:
+        for number in range(60):
+            ours, theirs = socket.socketpair()
+            told = threading.Event()
+            end = watched(environ_of(ours), told.set)
+            leaves = (number + seed) % 2 == 0
+            if leaves:
+                theirs.close()
+                if not told.wait(PATIENCE):
+                    wrong.append("one has left, and nobody was told")
+            elif told.is_set():
+                wrong.append("told of one that is there")
+            end()
+            if not leaves and told.is_set():
+                wrong.append("told of one that is there")
+            ours.close()
+            theirs.close()
+
+    at_once(*[lambda seed=seed: serve(seed) for seed in range(8)])  # type: ignore[misc]
+    assert not wrong
+    assert watches() == 0
+
+
+def test_ending_while_it_is_told(frantic: None) -> None:
+    """Whoever comes first: nothing is left, and the number can be used again."""
+    for _ in range(200):
+        ours, theirs = socket.socketpair()
+        told = threading.Event()
+        end = watched(environ_of(ours), told.set)
+        at_once(theirs.close, end)
+        ours.close()
+    assert watches() == 0
+
+
+def test_a_forked_child_has_its_own(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, sock = pair
+    told, end = told_by(sock)
+
+    def child() -> bool:
+        end()  # of a request that the parent goes on with
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            mine, _ = told_by(ours)
+            theirs.close()
+            return mine.wait(PATIENCE)
+
+    join = forked(child)
+    assert join()
+    assert not told.is_set()
+    client.close()
+    assert told.wait(PATIENCE)
+    end()
+
+
+def test_a_fork_while_others_come_and_go(frantic: None) -> None:
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                watched(environ_of(ours), lambda: None)()
+
+    def child() -> bool:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            told, _ = told_by(ours)
+            theirs.close()
+            return told.wait(PATIENCE)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        joins = [forked(child) for _ in range(8)]
+        assert [join() for join in joins] == [True] * 8
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_after_the_worker_has_failed_the_next_one_is_watched_anew(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, sock = pair
+    told, end = told_by(sock)
+    broken = departures._departures
+    assert broken is not None
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise OSError("of the system")
+
+    shared_worker().submit(broken, fail)
+    assert failed.wait(PATIENCE)
+    eventually(lambda: departures._departures is not broken)
+    end()
+    told, end = told_by(sock)
+    client.close()
+    assert told.wait(PATIENCE)
+    end()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"wsgi.input": io.BytesIO()},
+        {"wsgi.input": None},
+        {"gunicorn.socket": None},
+        {"gunicorn.socket": object(), "wsgi.input": io.BytesIO()},
+    ],
+    ids=repr,
+)
+def test_without_a_socket_nobody_is_watched(environ: dict[str, Any]) -> None:
+    assert client_descriptor(environ) is None
+    watched(environ, lambda: None)()
+    assert watches() == 0
+
+
+def test_a_file_or_a_pipe_is_no_client() -> None:
+    with open(os.devnull, "rb") as file:
+        assert client_descriptor({"wsgi.input": file}) is None
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        assert client_descriptor({"wsgi.input": pipe}) is None
+    os.close(writing)
+
+
+def test_a_socket_that_is_closed_is_no_client(pair: tuple[socket.socket, socket.socket]) -> None:
+    _, sock = pair
+    sock.close()
+    assert client_descriptor(environ_of(sock)) is None
