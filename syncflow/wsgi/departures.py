@@ -10,7 +10,6 @@ noticed with the next piece that it is to get.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import logging
 import os
@@ -98,7 +97,7 @@ class Departures:
             left = [self._told.pop(descriptor, None) for descriptor, _ in self._epoll.poll(0)]
         told = [tell for tell in left if tell is not None]
         if told:  # not here: it ends requests, which is told to observers, and those are the program's
-            _thread.start_new_thread(_tell_all, (told,))
+            threading.Thread(target=_tell_all, args=(told,), name="syncflow-departures", daemon=True).start()
 
     def on_failure(self, error: BaseException) -> None:
         """See `Client`. The next request begins anew; clients of this one are noticed when they are written to."""

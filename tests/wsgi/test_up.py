@@ -110,8 +110,8 @@ def test_what_breaks_off_is_never_complete_for_the_upstream(server: Running, fra
 @only("gunicorn", "cheroot", "waitress")
 @pytest.mark.parametrize("end", [b"", b"0", b"0\r\n", b"0\r\nX-Sum: 1\r\n"], ids=repr)
 def test_chunks_that_end_in_their_end(server: Running, end: bytes) -> None:
-    """The last chunk is not the end: that is the empty line behind it (RFC 9112, section 7.1). Not for werkzeug, which is for
-    development."""
+    """The last chunk is not the end: that is the empty line behind it (RFC 9112, section 7.1). werkzeug, which is for
+    development, sees it in the last chunk."""
     with Receiver() as upstream, server.connect() as client:
         client.ask({"url": upstream.url}, method="PUT", fields=fields_for("chunked", 0))
         client.send(chunk(b"x" * 2048) + end)
