@@ -26,7 +26,7 @@ def test_curl_gets_it(
     with early_response(413, body=b"too large") as upstream:
         command = ["curl", "-sS", "-m", "20", "-T", str(path), "-H", f'X-Test: {{"url": "{upstream.url}"}}']
         command += ["-H", "Expect:" if not expect else "Expect: 100-continue", "-w", "%{http_code}", "-o", "-"]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: PLW1510  # its code is in what it prints
             [*command, f"http://127.0.0.1:{server.address[1]}/"], capture_output=True, text=True, timeout=30
         )
     assert done.stdout == "too large413", done.stderr
