@@ -20,7 +20,7 @@ from ..subscribing import SAFE, StreamRequest
 from .departures import watched
 from .incoming import gone
 from .middleware import StartResponse, client
-from .proxying import Refused, pass_on, proxied_request
+from .proxying import Refused, change, pass_on, proxied_request
 from .refusals import answer_error, refuse
 
 __all__ = ["EventTransform", "sse_proxy"]
@@ -87,8 +87,7 @@ def sse_proxy(
     request.headers["Accept"] = "text/event-stream"
     request.headers["Cache-Control"] = "no-cache"
     last_event_id = request.headers.pop("Last-Event-ID", "")
-    if changes_request is not None:
-        changes_request(request)
+    change(request, changes_request)
     stream = EventStream(
         PassedStream(session, request),
         session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout),

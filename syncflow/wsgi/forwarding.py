@@ -137,8 +137,21 @@ def _quoted(value: str) -> str:
 
 
 def response_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of a response that go on, as they came and in their order."""
-    return [pair for pair in without_hop_by_hop(fields) if pair[0].lower() not in OF_THE_SERVER]
+    """Those of a response that go on, as they came and in their order; Content-Length once, and if it counts."""
+    fields = list(fields)
+    length = _length_of(fields)
+    dropped = OF_THE_SERVER | {"content-length"}
+    kept = [pair for pair in without_hop_by_hop(fields) if pair[0].lower() not in dropped]
+    return kept if length is None else [*kept, ("Content-Length", length)]
+
+
+def _length_of(fields: list[tuple[str, str]]) -> str | None:
+    """What Content-Length says, if it is one number and counts (RFC 9112, section 6.3)."""
+    if any(name.lower() == "transfer-encoding" for name, _ in fields):
+        return None
+    said = ",".join(value for name, value in fields if name.lower() == "content-length")
+    numbers = {number.strip() for number in said.split(",")}
+    return numbers.pop() or None if len(numbers) == 1 else None
 
 
 def without_hop_by_hop(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

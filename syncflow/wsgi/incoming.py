@@ -10,7 +10,7 @@ import errno
 import fcntl
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import UnrewindableBodyError
@@ -29,6 +29,12 @@ PIECE = 65536
 # Servers mostly wait until they have as many bytes as were asked for. So, unless the system is known to have more, no
 # more than these are: as many may lie there while the client makes a pause. gunicorn waits for 1,024 in any case.
 LITTLE = 1024
+
+
+# What comes may be so many times as long as what is in it: a chunk of one byte takes six; a record of TLS that holds
+# twenty bytes, some forty.
+MOST_FRAMING = 8
+MOST_TLS = 2
 
 
 class LengthRequired(Exception):
@@ -87,7 +93,11 @@ class RequestBody:
             raise UnrewindableBodyError("the body cannot be sent again: it has come from a client, and is not kept")
 
     def send(self, writer: BodyWriter) -> bool:
-        """Pass it all on; False if the upstream has stopped the sending.
+        """Pass it all on; False if the upstream has stopped the sending. Raises as iterating."""
+        return all(map(writer.write, self))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces as they come, once.
 
         Raises:
             ConnectionResetError: the client has left before its body was complete. The request must not be completed.
@@ -103,19 +113,17 @@ class RequestBody:
                 break
             if left is not None:
                 left -= len(piece)
-            if not writer.write(piece):
-                return False
+            yield piece
         if left:
             raise gone(f"{left} bytes before the end of its request")
-        return True
 
     def _at_hand(self) -> int:
-        """Bytes that can be asked for without waiting for more than these, or little enough to be waited for. What the
-        system has is half of it chunk sizes, at worst, and the server may have some as well."""
+        """Bytes that can be asked for without waiting for more than these, or little enough to be waited for. Not all
+        that the system has is of the body, and the server may have some as well."""
         if self._descriptor is None:
             return LITTLE
         pending = int.from_bytes(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
-        return max(LITTLE, pending // 2)
+        return max(LITTLE, pending // (MOST_FRAMING if self.length is None else MOST_TLS))
 
     @property
     def trailers(self) -> list[tuple[str, str]]:

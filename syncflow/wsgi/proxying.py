@@ -29,13 +29,16 @@ from .incoming import LengthRequired, UnknownCoding, gone, incoming_body
 from .middleware import StartResponse, client
 from .refusals import answer_error, refuse
 
-__all__ = ["PassedBody", "ProxiedResponse", "Refused", "Transform", "pass_on", "proxied_request", "proxy"]
+__all__ = ["PassedBody", "ProxiedResponse", "Refused", "Transform", "change", "pass_on", "proxied_request", "proxy"]
 
 # The most that is passed on at once, in bytes.
 PIECE = 65536
 
 # They are between a client and this server: a tunnel, and a look at what the server has got (RFC 9110, section 9.3).
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
+
+# The fields that announce a body (RFC 9112, section 6).
+FRAMING = ("Content-Length", "Transfer-Encoding")
 
 # A Max-Forwards with as many is no count of hops.
 MOST_DIGITS = 10
@@ -49,8 +52,8 @@ class Transform(Protocol):
     called by the thread that handles the request; what they raise goes to the server."""
 
     def request(self, request: PreparedRequest) -> None:
-        """Before it is sent: `headers`, `url`, `method` may be changed, and `body` set. There is no Host in `headers`
-        but the one that is to be sent in place of the URL's."""
+        """Before it is sent: `headers`, `url`, `method` may be changed, and `body` set. Its body as it comes can be
+        iterated, once. There is no Host in `headers` but the one that is to be sent in place of the URL's."""
 
     def response(self, response: ProxiedResponse) -> None:
         """Before its head is passed on."""
@@ -143,8 +146,7 @@ def proxy(
         request = proxied_request(environ, session, url, host)
     except Refused as refused:
         return refuse(environ, start_response, refused.status)
-    if changes_request is not None:
-        changes_request(request)
+    change(request, changes_request)
     passage = Passage(environ, session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
     try:
         try:
@@ -201,6 +203,19 @@ def proxied_request(environ: dict[str, Any], session: Session, url: str, host: s
     elif environ.get("CONTENT_LENGTH"):
         request.headers["Content-Length"] = "0"
     return request
+
+
+def change(request: PreparedRequest, hook: Callable[[PreparedRequest], Any] | None) -> None:
+    """Let a hook change it. A body that it has set is announced anew, unless the hook has done that too."""
+    if hook is None:
+        return
+    framing = [request.headers.get(name) for name in FRAMING]
+    body = request.body
+    hook(request)
+    if request.body is not body and [request.headers.get(name) for name in FRAMING] == framing:
+        for name in FRAMING:
+            request.headers.pop(name, None)
+        request.prepare_content_length(request.body)
 
 
 def _count_down(request: PreparedRequest) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from ..exceptions import CircuitOpen, InvalidHeader, InvalidURL, PoolTimeout, SessionClosed, Timeout
 
@@ -35,9 +36,9 @@ def answer_error(environ: Any, start_response: Any, error: Exception) -> Iterabl
     headers = []
     if isinstance(error, CircuitOpen):
         headers.append(("Retry-After", str(math.ceil(error.retry_after))))
-    logger.warning(
-        "%s %s: answered %d: %s", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"), status.value, error
-    )
+    # Quoted, as the client has sent it: it could be a line of the log (CWE-117).
+    path = quote(environ.get("PATH_INFO", ""), encoding="latin-1", errors="replace")
+    logger.warning("%s %s: answered %d: %s", environ.get("REQUEST_METHOD"), path, status.value, error)
     return refuse(environ, start_response, status, headers)
 
 

@@ -170,6 +170,31 @@ def test_the_head_goes_on(server: Running) -> None:
     assert name != "upstream/1"
 
 
+@pytest.mark.parametrize(
+    ("fields", "body", "length"),
+    [
+        ("Content-Length: 4\r\nContent-Length: 4", b"text", "4"),
+        ("Content-Length: 4, 4", b"text", "4"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 1", b"4\r\ntext\r\n0\r\n\r\n", None),
+    ],
+)
+def test_of_lengths_one_that_counts(server: Running, fields: str, body: bytes, length: str | None) -> None:
+    """What two readers would read in two ways is not passed on (RFC 9112, section 6.3; CWE-444)."""
+    with answering(f"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n{fields}\r\n\r\n".encode() + body) as upstream:
+        head, got = server.ask({"url": upstream.url})
+    assert got == b"text"
+    assert head.all("Content-Length") == ([] if length is None else [length])
+
+
+def test_two_lengths_are_no_answer(server: Running) -> None:
+    raw = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\ntext"
+    with answering(raw) as upstream:
+        assert server.ask({"url": upstream.url})[0].status == 502
+        head, _ = server.ask({"url": upstream.url}, method="HEAD")  # there is no body to it
+    assert head.status == 200
+    assert head.all("Content-Length") in ([], ["0"])
+
+
 def test_a_redirect_goes_on(server: Running) -> None:
     raw = reply(302, b"there", [TEXT, ("Location", "http://elsewhere.example/")])
     with answering(raw) as upstream:

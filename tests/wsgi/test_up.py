@@ -90,6 +90,31 @@ def test_a_body_goes_up_as_it_comes(server: Running, framing: str) -> None:
         assert client.answer()[0].status == 200
 
 
+@only(*CHUNKED)
+def test_small_chunks_are_not_kept_waiting(server: Running) -> None:
+    """Six bytes for one: what the system has is no measure of what can be read."""
+
+    came = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_request(body=False)
+        came.set()
+        got = 0
+        while got < 2048:
+            line = b""
+            while not line.endswith(b"\r\n"):
+                line += peer.read_exactly(1)
+            got += len(peer.read_exactly(int(line, 16)))
+            peer.expect(b"\r\n")
+        peer.send(reply(200, b"", [TEXT]))
+
+    with ScriptedServer(script) as upstream, server.connect() as client:
+        client.ask({"url": upstream.url}, method="PUT", fields={"Transfer-Encoding": "chunked"})
+        assert came.wait(10)
+        client.send(chunk(b"x") * 4096)  # and then it waits
+        assert client.head().status == 200
+
+
 @STREAMED
 @pytest.mark.parametrize("reset", [False, True])
 def test_what_breaks_off_is_never_complete_for_the_upstream(server: Running, framing: str, reset: bool) -> None:
