@@ -106,12 +106,16 @@ def test_small_chunks_are_not_kept_waiting(server: Running) -> None:
                 line += peer.read_exactly(1)
             got += len(peer.read_exactly(int(line, 16)))
             peer.expect(b"\r\n")
+        half.set()
         peer.send(reply(200, b"", [TEXT]))
 
+    half = threading.Event()
     with ScriptedServer(script) as upstream, server.connect() as client:
         client.ask({"url": upstream.url}, method="PUT", fields={"Transfer-Encoding": "chunked"})
         assert came.wait(10)
         client.send(chunk(b"x") * 4096)  # and then it waits
+        assert half.wait(10)
+        client.send(last_chunk())
         assert client.head().status == 200
 
 
