@@ -149,14 +149,15 @@ class EventStream:
 
         Raises:
             SessionClosed: it was ended before, or its session wants no more streams.
-            As iterating: what the try has failed with, whatever `max_reconnects` says.
+            As iterating: what the try has failed with, whatever `max_reconnects` says. The body of an answer that is no
+            event stream is still to be read, or closed.
         """
         if self._is_over:
             raise SessionClosed(f"{self._opener.where}: the event stream has ended; nothing was sent")
         if self._reader is None:
             self._waits_since = self._clock()
             try:
-                self._connect()
+                self._connect(reads_refusal=False)
             except BaseException as error:
                 self._raised(error)
                 raise
@@ -286,7 +287,7 @@ class EventStream:
             self._failures = 0
             self._ready.extend(events)
 
-    def _connect(self) -> None:
+    def _connect(self, *, reads_refusal: bool = True) -> None:
         """Raises HTTPError or ContentTypeError for what is no event stream."""
         if self.response is not None:
             self.response.close()  # one that was refused, and not read, would keep its place in the pool
@@ -301,7 +302,7 @@ class EventStream:
             self._has_ended = True
             return
         if response.status_code != 200 or media_type(response) != EVENT_STREAM:
-            raise _refusal(response)
+            raise _refusal(response, reads=reads_refusal)
         decoder = Decoder(max_event_size=self._max_event_size, last_event_id=self.last_event_id)
         self._reader = EventReader(response, decoder)
         self._heard_at = self._clock()
@@ -419,12 +420,12 @@ def _is_futile(error: RequestException) -> bool:
     return isinstance(error, ProtocolError)
 
 
-def _refusal(response: Response) -> RequestException:
-    """Why it is no event stream. Its body can be read."""
+def _refusal(response: Response, *, reads: bool) -> RequestException:
+    """Why it is no event stream. Its body can be read, or was, if it `reads` the server's message."""
     where, status = response._exchange.where, response.status_code
     response._streamed = False  # nobody has asked for it, so nobody need be told if it is dropped unread
     if status != 200:
-        if status >= 400:
+        if status >= 400 and reads:
             try:
                 response.drain()  # the server's message; what is wrong with it is of no interest
             except (ChunkedEncodingError, ConnectionError, DecompressionError, ReadTimeout, EventTimeout):

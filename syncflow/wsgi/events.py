@@ -159,6 +159,9 @@ class EventBody:
         if answer.status_code != 200:
             return pass_on(environ, start_response, answer, self._end, None, self._error)
         start_response("200 OK", list(HEAD))
+        if environ["REQUEST_METHOD"] == "HEAD":  # of which the upstream would be asked for more, again and again
+            self.close()
+            return []
         return self
 
     def _error(self, error: RequestException) -> Exception:
