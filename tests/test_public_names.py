@@ -136,6 +136,7 @@ MODULES = {
         "parse_url",
         "requote",
     },
+    "syncflow.wsgi": {"ClientMiddleware", "ProxiedResponse", "Transform", "client", "proxy", "sse_proxy"},
 }
 
 
@@ -152,6 +153,13 @@ def test_every_exported_name_is_there() -> None:
 def test_the_modules_export_these_names(module: str) -> None:
     exported = importlib.import_module(module).__all__
     assert sorted(exported) == sorted(MODULES[module])
+
+
+@pytest.mark.parametrize("name", ["sse", "streams", "wsgi"])
+def test_modules_that_few_need_come_by_their_name(name: str) -> None:
+    code = f"import sys, syncflow; print('syncflow.{name}' in sys.modules, syncflow.{name}.__name__)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout.strip() == f"False syncflow.{name}"
 
 
 def test_the_exceptions_at_the_top_are_those_of_the_module() -> None:

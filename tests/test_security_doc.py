@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "security.md"
 HEADING = ["what could go wrong", "what syncflow does", "test"]
+NAMED = re.compile(r"`(?:((?:\w+/)*test_\w+)::)?(test_\w+)`")
 # Those that show the other side of a row: what is not refused.
 BESIDE = {
     "test_what_was_for_one_server_is_there_again_when_a_redirect_leads_back",
@@ -27,9 +28,14 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row != HEADING and not set("".join(row)) <= set("- ")]
 
 
-def functions() -> set[str]:
-    tree = ast.parse((HERE / "test_security.py").read_text("utf-8"))
+def functions(file: str = "test_security") -> set[str]:
+    tree = ast.parse((HERE / f"{file}.py").read_text("utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def named(row: list[str]) -> list[tuple[str, str]]:
+    """File and function of each test that a row names."""
+    return [(file or "test_security", name) for file, name in NAMED.findall(row[-1])]
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[-1].strip("`"))
@@ -37,14 +43,16 @@ def test_every_row_names_a_test_that_exists(row: list[str]) -> None:
     fault, answer, test = row
     assert fault
     assert answer
-    assert re.fullmatch(r"`test_\w+`", test)
-    assert test.strip("`") in functions()
+    assert NAMED.sub("", test).replace(",", "").strip() == ""
+    assert named(row)
+    for file, name in named(row):
+        assert name in functions(file)
 
 
 def test_every_test_has_its_row() -> None:
-    named = [row[-1].strip("`") for row in rows()]
-    assert len(named) == len(set(named))
-    assert functions() - set(named) == BESIDE
+    tests = [name for row in rows() for file, name in named(row) if file == "test_security"]
+    assert len(tests) == len(set(tests))
+    assert functions() - set(tests) == BESIDE
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""`EventStream.open`: one try, before anybody waits for an event; and `Session.end_streams`, which ends what is followed
-and lets nothing else feel it."""
+"""`EventStream.open`: one try, before anybody waits for an event; and `Session.end_streams`, which ends what is
+followed and nothing else."""
 
 from __future__ import annotations
 
