@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import select
 import sys
 import termios
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,11 @@ LITTLE = 1024
 # twenty bytes, some forty.
 MOST_FRAMING = 8
 MOST_TLS = 2
+
+
+# Seconds: a thread of the server is busy meanwhile. nginx waits for 5 at a time, 30 in all, and needs no thread for it.
+LINGER_PAUSE = 0.5
+LINGER = 5.0
 
 
 class LengthRequired(Exception):
@@ -81,6 +88,8 @@ class RequestBody:
         self._file = file
         self._descriptor = descriptor
         self._is_begun = False
+        self._left = length
+        self._has_ended = False  # whole, broken off, or not to be read any more
 
     @property
     def can_rewind(self) -> bool:
@@ -104,26 +113,52 @@ class RequestBody:
             What the server's file raises.
         """
         self._is_begun = True
-        read = getattr(self._file, "read1", None)
-        left = self.length
-        while left is None or left > 0:
-            most = PIECE if left is None else min(PIECE, left)
-            piece = self._file.read(min(most, self._at_hand())) if read is None else read(most)
-            if not piece:
-                break
-            if left is not None:
-                left -= len(piece)
+        while piece := self._read(PIECE):
             yield piece
-        if left:
-            raise gone(f"{left} bytes before the end of its request")
+        if self._left:
+            raise gone(f"{self._left} bytes before the end of its request")
+
+    def _read(self, most: int, *, at_hand: int | None = None) -> bytes:
+        """Some bytes, of those that are `at_hand` if the file waits for as many as it is asked for; none at the end."""
+        if self._has_ended or self._left == 0:
+            return b""
+        if self._left is not None:
+            most = min(most, self._left)
+        read = getattr(self._file, "read1", None)
+        try:
+            piece: bytes = (read or self._file.read)(most if read else min(most, at_hand or self._at_hand()))
+        except BaseException:
+            self._has_ended = True
+            raise
+        self._has_ended = not piece
+        if self._left is not None:
+            self._left -= len(piece)
+        return piece
+
+    def drop_rest(self) -> None:
+        """The client has its answer, and still sends: a server that closed now would reset the connection, which may
+        take the answer away before it was read (RFC 9112, section 9.6). So read on, as long as the client does not
+        pause for `LINGER_PAUSE`, and no longer than `LINGER`; where the server shows its socket."""
+        until = time.monotonic() + LINGER
+        while self._descriptor is not None and not self._has_ended and self._left != 0 and time.monotonic() < until:
+            try:
+                pending = self._pending() if _is_readable(self._descriptor, LINGER_PAUSE) else 0
+                if not pending or not self._read(PIECE, at_hand=max(1, pending // MOST_FRAMING)):
+                    return
+            except Exception:
+                return  # it has left, or what it sends is no body: the server will see
 
     def _at_hand(self) -> int:
         """Bytes that can be asked for without waiting for more than these, or little enough to be waited for. Not all
         that the system has is of the body, and the server may have some as well."""
         if self._descriptor is None:
             return LITTLE
-        pending = int.from_bytes(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
-        return max(LITTLE, pending // (MOST_FRAMING if self.length is None else MOST_TLS))
+        return max(LITTLE, self._pending() // (MOST_FRAMING if self.length is None else MOST_TLS))
+
+    def _pending(self) -> int:
+        """Bytes that the system has."""
+        assert self._descriptor is not None
+        return int.from_bytes(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     @property
     def trailers(self) -> list[tuple[str, str]]:
@@ -139,6 +174,12 @@ class RequestBody:
             request = getattr(getattr(self._file, "reader", None), "req", None)  # gunicorn
             found = [(name.title(), value) for name, value in getattr(request, "trailers", ())]
         return [pair for pair in without_hop_by_hop(found) if may_be_trailer(pair[0])]
+
+
+def _is_readable(descriptor: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def gone(when: str) -> ConnectionResetError:

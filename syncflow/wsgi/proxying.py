@@ -25,7 +25,7 @@ from ..settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
 from ..urls import absolute_url, parse_url
 from .departures import watched
 from .forwarding import request_fields, request_url, response_fields
-from .incoming import LengthRequired, UnknownCoding, gone, incoming_body
+from .incoming import LengthRequired, RequestBody, UnknownCoding, gone, incoming_body
 from .middleware import StartResponse, client
 from .refusals import answer_error, refuse
 
@@ -110,9 +110,9 @@ def proxy(
 
     The body of the request is read from `wsgi.input` as fast as the upstream takes it, and the answer from the upstream
     as fast as the client does. A redirect, an error, an answer that comes before the request is complete: each is
-    passed on as it is; what is left of the request is then the server's to drop. Of the session hold its limits,
+    passed on as it is; what the client then still sends is dropped, for a few seconds. Of the session hold its limits,
     retries (a body that was begun is not sent again), circuit breaker and proxies, `max_body` included; its headers,
-    cookies, authentication and parameters are not added, and no cookie of the answer is kept.
+    cookies, authentication and parameters are not added, no hook of it is called, and no cookie of the answer is kept.
 
     Header fields for one connection only are removed on both ways (RFC 9110, section 7.6.1), `Forwarded` (RFC 7239),
     `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. Upgrades, as of WebSockets, are not possible in WSGI.
@@ -146,15 +146,17 @@ def proxy(
         request = proxied_request(environ, session, url, host)
     except Refused as refused:
         return refuse(environ, start_response, refused.status)
+    incoming: RequestBody | None = request.body
     change(request, changes_request)
-    passage = Passage(environ, session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout))
+    timeouts = session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout)
+    passage = Passage(environ, timeouts, incoming)
     try:
         try:
             response = passage.send(session, request)
         except RequestException as error:
             passage.end()
-            return answer_error(environ, start_response, error)
-        return pass_on(environ, start_response, response, passage.end, changes_response, passage.error)
+            return Refusal(answer_error(environ, start_response, error), passage.linger)
+        return pass_on(environ, start_response, response, passage.end, changes_response, passage.error, passage.linger)
     except BaseException:
         passage.end()
         raise
@@ -252,9 +254,12 @@ class Passage:
 
     Args:
         timeouts: of the request.
+        incoming: its body, as the client sends it.
     """
 
-    def __init__(self, environ: dict[str, Any], timeouts: Timeouts) -> None:
+    def __init__(self, environ: dict[str, Any], timeouts: Timeouts, incoming: RequestBody | None) -> None:
+        self._environ = environ
+        self._incoming = incoming
         self._cancellation = Cancellation()
         self._deadline = PassageDeadline(timeouts, self._cancellation)
         self._has_left = False  # set by any thread, never back
@@ -281,6 +286,14 @@ class Passage:
         """What is to be raised for `error`."""
         return gone("before it had its answer") if self._has_left else error
 
+    def linger(self) -> None:
+        """The answer is complete: see to it that the client can read it, though it may still be sending. One that waits
+        to be told to go on (RFC 9110, section 10.1.1) does not send."""
+        incoming = self._incoming
+        waits = incoming is not None and incoming.can_rewind and "HTTP_EXPECT" in self._environ
+        if incoming is not None and not waits and not self._has_left:
+            incoming.drop_rest()
+
 
 # -------------------------------------------------------------------------------------------------------- the response
 
@@ -292,6 +305,7 @@ def pass_on(
     end: Callable[[], None],
     changes: Callable[[ProxiedResponse], Any] | None,
     error_of: Callable[[RequestException], Exception],
+    linger: Callable[[], None] | None = None,
 ) -> PassedBody:
     """Give the server the head, and return the body for it.
 
@@ -299,6 +313,7 @@ def pass_on(
         end: called once, when the body has ended in whatever way.
         changes: a hook.
         error_of: what is raised for an error of the upstream.
+        linger: called when the server has sent all of it.
     """
     try:
         passed = ProxiedResponse(response, _pieces(response, environ.get(SEND_TRAILERS)))
@@ -312,7 +327,7 @@ def pass_on(
             # The head at once: cheroot and waitress wait for a piece that is not empty, and wsgiref makes a length of 0
             # of an answer to HEAD of which nothing was written.
             write(b"")
-        return PassedBody(response, passed.body, end, error_of)
+        return PassedBody(response, passed.body, end, error_of, linger)
     except BaseException:
         end()
         response.close()
@@ -346,12 +361,15 @@ class PassedBody(Iterator[bytes]):
         body: Iterable[bytes],
         end: Callable[[], None],
         error_of: Callable[[RequestException], Exception],
+        linger: Callable[[], None] | None = None,
     ) -> None:
         self._response = response
         self._body = body
         self._pieces = iter(body)
         self._end: Callable[[], None] | None = end
         self._error_of = error_of
+        self._linger = linger
+        self._is_whole = False
         # Servers send the head with the first piece, which may not come for long; and Flask calls no `write`.
         self._is_begun = response._exchange.is_over
 
@@ -362,14 +380,15 @@ class PassedBody(Iterator[bytes]):
         try:
             return next(self._pieces)
         except RequestException as error:
-            self.close()
+            self._finish()
             raise self._error_of(error) from error
-        except BaseException:  # the end, too
-            self.close()
+        except BaseException as error:
+            self._is_whole = isinstance(error, StopIteration)
+            self._finish()
             raise
 
-    def close(self) -> None:
-        """Any number of times. The client has it all, or has left; the upstream is ended if it is not at its end."""
+    def _finish(self) -> None:
+        """Any number of times. There is no more of it to be had; the upstream is ended if it is not at its end."""
         end, self._end = self._end, None
         if end is not None:
             end()
@@ -378,3 +397,27 @@ class PassedBody(Iterator[bytes]):
                     self._body.close()
             finally:
                 self._response.close()
+
+    def close(self) -> None:
+        """Any number of times. The client has it all, or has left."""
+        self._finish()
+        linger, self._linger = self._linger, None
+        if linger is not None and self._is_whole:
+            linger()
+
+
+class Refusal(Iterable[bytes]):
+    """What is answered here, though the client may still be sending."""
+
+    def __init__(self, pieces: Iterable[bytes], linger: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._linger: Callable[[], None] | None = linger
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def close(self) -> None:
+        """Any number of times. The server has sent it."""
+        linger, self._linger = self._linger, None
+        if linger is not None:
+            linger()
