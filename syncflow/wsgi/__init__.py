@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from .events import sse_proxy
 from .middleware import ClientMiddleware, client
-from .proxying import ProxiedResponse, Transform, proxy
+from .passing import ProxiedResponse
+from .proxying import Transform, proxy
 
 __all__ = ["ClientMiddleware", "ProxiedResponse", "Transform", "client", "proxy", "sse_proxy"]

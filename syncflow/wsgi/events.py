@@ -20,7 +20,8 @@ from ..subscribing import SAFE, StreamRequest
 from .departures import watched
 from .incoming import gone
 from .middleware import StartResponse, client
-from .proxying import Refused, change, pass_on, proxied_request
+from .passing import pass_on
+from .proxying import Refused, change, proxied_request
 from .refusals import answer_error, refuse
 
 __all__ = ["EventTransform", "sse_proxy"]

@@ -1,8 +1,9 @@
 """A reverse proxy as a WSGI handler: a request goes on as it comes, its answer comes back as it comes.
 
-Knows the order of the steps, what a hook may change, and who is to be told when one of the two sides leaves. What of a
-message goes on is `forwarding`'s to know. Nothing is held whole: the thread of the server reads a piece from one side
-and writes it to the other, so that each waits for the other. See `docs/backpressure.md`.
+Knows the order of the steps, how the request is made, and who is to be told when one of the two sides leaves. What of a
+message goes on is `forwarding`'s to know; how the answer is handed to the server, `passing`'s. Nothing is held whole:
+the thread of the server reads a piece from one side and writes it to the other, so that each waits for the other. See
+`docs/backpressure.md`.
 
 One thread does all of it, the server's. Another, when the client leaves, only ends the request by its `Cancellation`,
 which wakes the first wherever it waits for the upstream; where it waits for the client it is woken by the system.
@@ -10,10 +11,9 @@ which wakes the first wherever it waits for the upstream; where it waits for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Protocol
-from wsgiref.headers import Headers
 
 from ..engine.calling_off import Cancellation
 from ..engine.deadline import Deadline
@@ -24,15 +24,13 @@ from ..sessions import Session
 from ..settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
 from ..urls import absolute_url, parse_url
 from .departures import watched
-from .forwarding import request_fields, request_url, response_fields
+from .forwarding import request_fields, request_url
 from .incoming import LengthRequired, RequestBody, UnknownCoding, gone, incoming_body
 from .middleware import StartResponse, client
+from .passing import SEND_TRAILERS, ProxiedResponse, Refusal, pass_on
 from .refusals import answer_error, refuse
 
-__all__ = ["PassedBody", "ProxiedResponse", "Refused", "Transform", "change", "pass_on", "proxied_request", "proxy"]
-
-# The most that is passed on at once, in bytes.
-PIECE = 65536
+__all__ = ["Refused", "Transform", "change", "proxied_request", "proxy"]
 
 # They are between a client and this server: a tunnel, and a look at what the server has got (RFC 9110, section 9.3).
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
@@ -42,9 +40,6 @@ FRAMING = ("Content-Length", "Transfer-Encoding")
 
 # A Max-Forwards with as many is no count of hops.
 MOST_DIGITS = 10
-
-# How gunicorn takes trailers, for a client with HTTP/2. No other server does, and none for HTTP/1.1.
-SEND_TRAILERS = "gunicorn.http2.send_trailers"
 
 
 class Transform(Protocol):
@@ -57,36 +52,6 @@ class Transform(Protocol):
 
     def response(self, response: ProxiedResponse) -> None:
         """Before its head is passed on."""
-
-
-class ProxiedResponse:
-    """A response on its way to the client; what a `Transform` may change.
-
-    Attributes:
-        status_code: a number.
-        reason: the words beside it.
-        headers: a `wsgiref.headers.Headers`: several fields may have one name. Without those that are for one
-            connection only, Date and Server, which the server sets.
-        response: the `Response` of the upstream, unread. Whoever reads it sets `body`.
-    """
-
-    def __init__(self, response: Response, body: Iterable[bytes]) -> None:
-        self.status_code = response.status_code
-        self.reason = response.reason
-        self.headers = Headers(response_fields(response._fields))
-        self.response = response
-        self._body = body
-
-    @property
-    def body(self) -> Iterable[bytes]:
-        """The pieces that are passed on, codings and all. Setting it removes Content-Length, so that the server frames
-        it anew; the iterable is closed at the end, if it can be."""
-        return self._body
-
-    @body.setter
-    def body(self, body: Iterable[bytes]) -> None:
-        self._body = body
-        del self.headers["Content-Length"]
 
 
 class Refused(Exception):
@@ -293,131 +258,3 @@ class Passage:
         waits = incoming is not None and incoming.can_rewind and "HTTP_EXPECT" in self._environ
         if incoming is not None and not waits and not self._has_left:
             incoming.drop_rest()
-
-
-# -------------------------------------------------------------------------------------------------------- the response
-
-
-def pass_on(
-    environ: dict[str, Any],
-    start_response: StartResponse,
-    response: Response,
-    end: Callable[[], None],
-    changes: Callable[[ProxiedResponse], Any] | None,
-    error_of: Callable[[RequestException], Exception],
-    linger: Callable[[], None] | None = None,
-) -> PassedBody:
-    """Give the server the head, and return the body for it.
-
-    Args:
-        end: called once, when the body has ended in whatever way.
-        changes: a hook.
-        error_of: what is raised for an error of the upstream.
-        linger: called when the server has sent all of it.
-    """
-    try:
-        passed = ProxiedResponse(response, _pieces(response, environ.get(SEND_TRAILERS)))
-        if response._content is not None:  # it was read, and its codings undone
-            passed.body = [response._content]
-            del passed.headers["Content-Encoding"]
-        if changes is not None:
-            changes(passed)
-        write = start_response(_status_line(passed), passed.headers.items())
-        if callable(write):
-            # The head at once: cheroot and waitress wait for a piece that is not empty, and wsgiref makes a length of 0
-            # of an answer to HEAD of which nothing was written.
-            write(b"")
-        return PassedBody(response, passed.body, end, error_of, linger)
-    except BaseException:
-        end()
-        response.close()
-        raise
-
-
-def _pieces(response: Response, send_trailers: Callable[[list[tuple[str, str]]], Any] | None) -> Iterator[bytes]:
-    while piece := response._read_encoded(PIECE):
-        yield piece
-    if send_trailers is not None and response._exchange.trailers:
-        send_trailers(response._exchange.trailers)
-
-
-def _status_line(passed: ProxiedResponse) -> str:
-    """PEP 3333 wants words."""
-    code, reason = passed.status_code, passed.reason
-    if not reason:
-        try:
-            reason = HTTPStatus(code).phrase
-        except ValueError:
-            reason = "Unknown"
-    return f"{code} {reason}"
-
-
-class PassedBody(Iterator[bytes]):
-    """The body of a response, for a server to send. One thread at a time iterates and closes."""
-
-    def __init__(
-        self,
-        response: Response,
-        body: Iterable[bytes],
-        end: Callable[[], None],
-        error_of: Callable[[RequestException], Exception],
-        linger: Callable[[], None] | None = None,
-    ) -> None:
-        self._response = response
-        self._body = body
-        self._pieces = iter(body)
-        self._end: Callable[[], None] | None = end
-        self._error_of = error_of
-        self._linger = linger
-        self._is_whole = False
-        # Servers send the head with the first piece, which may not come for long; and Flask calls no `write`.
-        self._is_begun = response._exchange.is_over
-
-    def __next__(self) -> bytes:
-        if not self._is_begun:
-            self._is_begun = True
-            return b""
-        try:
-            return next(self._pieces)
-        except RequestException as error:
-            self._finish()
-            raise self._error_of(error) from error
-        except BaseException as error:
-            self._is_whole = isinstance(error, StopIteration)
-            self._finish()
-            raise
-
-    def _finish(self) -> None:
-        """Any number of times. There is no more of it to be had; the upstream is ended if it is not at its end."""
-        end, self._end = self._end, None
-        if end is not None:
-            end()
-            try:
-                if hasattr(self._body, "close"):
-                    self._body.close()
-            finally:
-                self._response.close()
-
-    def close(self) -> None:
-        """Any number of times. The client has it all, or has left."""
-        self._finish()
-        linger, self._linger = self._linger, None
-        if linger is not None and self._is_whole:
-            linger()
-
-
-class Refusal(Iterable[bytes]):
-    """What is answered here, though the client may still be sending."""
-
-    def __init__(self, pieces: Iterable[bytes], linger: Callable[[], None]) -> None:
-        self._pieces = pieces
-        self._linger: Callable[[], None] | None = linger
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
-
-    def close(self) -> None:
-        """Any number of times. The server has sent it."""
-        linger, self._linger = self._linger, None
-        if linger is not None:
-            linger()

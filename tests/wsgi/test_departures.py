@@ -232,7 +232,7 @@ def test_after_the_worker_has_failed_the_next_one_is_watched_anew(
         {"gunicorn.socket": None},
         {"gunicorn.socket": object(), "wsgi.input": io.BytesIO()},
     ],
-    ids=repr,
+    ids=["nothing", "in memory", "none", "no socket", "something else"],
 )
 def test_without_a_socket_nobody_is_watched(environ: dict[str, Any]) -> None:
     assert client_descriptor(environ) is None
