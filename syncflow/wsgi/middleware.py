@@ -64,7 +64,7 @@ class ClientMiddleware:
         self.app = app
         self.session = session
         self.drain_timeout = drain_timeout
-        self._stops_at: float | None = None  # by the first signal
+        self._stops_at: float | None = None  # set once, by the first signal or the end
         _all.add(self)
         _see_to_the_end()
 
@@ -73,7 +73,8 @@ class ClientMiddleware:
         return self.app(environ, start_response)
 
     def drain(self) -> bool:
-        """Any thread. As `Session.drain`, for `drain_timeout` seconds, counted from the signal if there was one."""
+        """Any thread. As `Session.drain`, for `drain_timeout` seconds, counted from the signal or from the end of the
+        main thread if one of them has come."""
         until = self._stops_at
         return self.session.drain(self.drain_timeout if until is None else max(0.0, until - time.monotonic()))
 
@@ -106,13 +107,16 @@ class ClientMiddleware:
 
     def _stop(self) -> None:
         """A thread of its own, which dies with the process."""
-        timeout = self.drain_timeout
-        if timeout is not None and self._stops_at is None:
-            self._stops_at = time.monotonic() + timeout
+        self._count()
         self.session.end_streams()
-        if timeout is not None:
-            time.sleep(timeout)
+        if self.drain_timeout is not None:
+            time.sleep(self.drain_timeout)
             self.session.close()
+
+    def _count(self) -> None:
+        """Any thread. The time begins that is left, unless it has begun."""
+        if self.drain_timeout is not None and self._stops_at is None:
+            self._stops_at = time.monotonic() + self.drain_timeout
 
 
 # ------------------------------------------------------------------------------------------- the end of the process
@@ -135,6 +139,10 @@ def _see_to_the_end() -> None:
 
 
 def _at_end() -> None:
-    """The main thread, at its end. Python 3.12 starts no thread then."""
-    for each in list(_all):
+    """The main thread, at its end. Python 3.12 starts no thread then: so one after the other, but their time runs for
+    all of them from now on."""
+    ending = list(_all)
+    for each in ending:
+        each._count()
+    for each in ending:
         each.drain()

@@ -15,6 +15,7 @@ import pytest
 
 from syncflow import Session, wsgi
 from syncflow.testing import AppServer, Request, Response, eventually
+from syncflow.wsgi import middleware
 
 from ..concurrency import PATIENCE, at_once, forked
 from . import servers
@@ -390,6 +391,27 @@ def test_drain_has_the_time_that_the_signal_has_left(new_session: NewSession) ->
         response = session.get(upstream.url, stream=True)
         assert app.drain() is False
         response.close()
+
+
+def test_the_time_of_several_runs_together(new_session: NewSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a supervisor that allows for one of them would kill the process."""
+    waited: list[float] = []
+
+    class Waiting(Session):
+        def drain(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            waited.append(timeout)
+            threading.Event().wait(0.05)
+            return True
+
+    sessions = [Waiting(), Waiting()]
+    middlewares = [wsgi.ClientMiddleware(lambda *_: [], session, drain_timeout=5) for session in sessions]
+    monkeypatch.setattr(middleware, "_all", set(middlewares))
+    middleware._at_end()
+    assert waited[0] <= 5
+    assert waited[1] <= 4.95
+    for session in sessions:
+        session.close()
 
 
 def test_drain(new_session: NewSession) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -204,3 +205,40 @@ def test_the_client_is_told_to_go_on(server: Running) -> None:
         [request] = upstream.seen
     assert request.body == b"text"
     assert "expect" not in request.headers
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: front\r\nConnection: close\r\n\r\n"
+TRICKS = {
+    "underscore": (b"Transfer_Encoding: chunked\r\nContent-Length: 4", b"text"),
+    "underscored length": (b"Content_Length: 100\r\nContent-Length: 4", b"text"),
+    "both, chunks": (b"Content-Length: 4\r\nTransfer-Encoding: chunked", b"4\r\ntext\r\n0\r\n\r\n"),
+    "both, no chunks": (b"Transfer-Encoding: chunked\r\nContent-Length: 4", b"text"),
+    "identity": (b"Transfer-Encoding: identity\r\nContent-Length: 4", b"text"),
+    "twice": (b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", b"4\r\ntext\r\n0\r\n\r\n"),
+    "two lengths": (b"Content-Length: 4\r\nContent-Length: 100", b"text"),
+    "a list": (b"Content-Length: 4, 4", b"text"),
+    "a sign": (b"Content-Length: +4", b"text"),
+    "a space": (b"Transfer-Encoding : chunked\r\nContent-Length: 4", b"text"),
+    "a tab": (b"Transfer-Encoding: \x0bchunked\r\nContent-Length: 4", b"text"),
+    "folded": (b"Transfer-Encoding:\r\n chunked\r\nContent-Length: 4", b"text"),
+    "connection": (b"Connection: Content-Length\r\nContent-Length: 4", b"text"),
+    "negative chunk": (b"Transfer-Encoding: chunked", b"-1\r\ntext\r\n0\r\n\r\n"),
+    "huge chunk": (b"Transfer-Encoding: chunked", b"ffffffffffffffffff\r\ntext\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_request_hides_in_another(server: Running, trick: str) -> None:
+    """Whatever the server makes of it: what is behind it is never a request to the upstream (CWE-444)."""
+    fields, body = TRICKS[trick]
+    with AppServer(lambda _: Response(200, [TEXT])) as upstream, server.connect() as client:
+        told = f'X-Test: {{"url": "{upstream.url}"}}'.encode()
+        client.send(b"POST / HTTP/1.1\r\nHost: front\r\n" + told + b"\r\n" + fields + b"\r\n\r\n" + body + SMUGGLED)
+        client.sock.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):  # it waits for the rest of a body
+            while client.piece():
+                pass
+        assert "/smuggled" not in [request.target for request in upstream.seen]
+        assert {request.body for request in upstream.seen} <= {b"text", b""}
+        if trick == "connection":
+            assert upstream.seen
