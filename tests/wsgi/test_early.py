@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from .servers import Running
 
 SIZE = 32 << 20
 
+# Without the one that hides the socket: there the answer may be lost with a reset.
+SHOWING = ["gunicorn", "cheroot", "waitress", "werkzeug", "wsgiref"]
+BEHIND_EACH = pytest.mark.parametrize("server", SHOWING, indirect=True)
+
 
 def refusing() -> ScriptedServer:
     def script(peer: Peer) -> None:
@@ -23,6 +28,7 @@ def refusing() -> ScriptedServer:
     return ScriptedServer(script)
 
 
+@BEHIND_EACH
 @pytest.mark.parametrize("expect", ["", "100-continue"])
 def test_curl_gets_it(server: Running, curl_required: None, tmp_path: Path, expect: str) -> None:
     path = tmp_path / "body"
@@ -36,6 +42,7 @@ def test_curl_gets_it(server: Running, curl_required: None, tmp_path: Path, expe
     assert done.stdout == "too large413", done.stderr
 
 
+@BEHIND_EACH
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
 def test_a_client_that_sends_it_all_and_reads_then(server: Running, connection: str) -> None:
     """No reset takes the answer away, nor stops the sending."""
@@ -47,11 +54,11 @@ def test_a_client_that_sends_it_all_and_reads_then(server: Running, connection: 
             assert not sent.thread.is_alive()
             head, body = client.answer()
     assert (head.status, body) == (413, b"too large")
-    if server.name != "wsgiref-validated":  # which hides the socket
-        assert not sent.failed
-        assert sent.count == SIZE
+    assert not sent.failed
+    assert sent.count == SIZE
 
 
+@BEHIND_EACH
 def test_so_does_what_is_answered_here(server: Running) -> None:
     fields = {"Content-Length": str(SIZE), "Connection": "close"}
     with refused_port() as upstream, server.connect() as client:
@@ -61,11 +68,10 @@ def test_so_does_what_is_answered_here(server: Running) -> None:
             assert not sent.thread.is_alive()
             head, body = client.answer()
     assert (head.status, body) == (502, b"502 Bad Gateway\n")
-    if server.name != "wsgiref-validated":
-        assert not sent.failed
+    assert not sent.failed
 
 
-@pytest.mark.parametrize("server", ["gunicorn", "cheroot", "wsgiref", "wsgiref-validated"], indirect=True)
+@pytest.mark.parametrize("server", ["gunicorn", "cheroot", "wsgiref"], indirect=True)
 def test_a_client_that_pauses_is_not_waited_for(server: Running) -> None:
     """Behind the next piece that it sends: until then the handler waits for that. Then its answer is whole, and the
     server's thread is free. waitress collects a body first; werkzeug reads on for as long as the client stays."""
@@ -73,9 +79,8 @@ def test_a_client_that_pauses_is_not_waited_for(server: Running) -> None:
     with refusing() as upstream, server.connect() as client:
         client.ask({"url": upstream.url}, method="PUT", fields=fields)
         client.send(bytes(10_000))
-        upstream.wait_for_connections(1)
-        upstream.wait_until_idle()
-        client.send(bytes(10_000))
+        while not select.select([client.sock], [], [], 0.05)[0]:
+            client.send(bytes(2048))
         head, body = client.answer()
         assert (head.status, body) == (413, b"too large")
         assert client.piece() == b""
