@@ -40,7 +40,7 @@ MOST_TLS = 2
 
 
 # Seconds: a thread of the server is busy meanwhile. nginx waits for 5 at a time, 30 in all, and needs no thread for it.
-LINGER_PAUSE = 0.5
+LINGER_PAUSE = 1.0
 LINGER = 5.0
 
 

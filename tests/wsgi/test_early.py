@@ -24,6 +24,8 @@ def refusing() -> ScriptedServer:
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(reply(413, b"too large", {"Content-Type": "text/plain", "Connection": "close"}))
+        peer.half_close()  # or the kernel makes a reset of it, which may take the answer away before it is passed on
+        peer.wait_closed()
 
     return ScriptedServer(script)
 
