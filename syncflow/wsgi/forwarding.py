@@ -67,7 +67,9 @@ def _asked_path(environ: Mapping[str, Any]) -> str:
     """Path and query, as the client has sent them if the server tells, with a "/" before them in any case: what came
     before it could name another host."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if raw and not raw.startswith("/"):  # in absolute form, or "*"
+    if raw == "*":  # the server as a whole, of which there is another now
+        raw = "/"
+    elif raw and not raw.startswith("/"):  # in absolute form
         parts = urlsplit(raw)
         raw = f"{parts.path}?{parts.query}" if parts.query else parts.path
     if not raw:

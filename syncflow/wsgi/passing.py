@@ -25,6 +25,10 @@ PIECE = 65536
 SEND_TRAILERS = "gunicorn.http2.send_trailers"
 
 
+# RFC 9110, sections 15.3.5 and 15.4.5.
+BODILESS = (204, 304)
+
+
 class ProxiedResponse:
     """A response on its way to the client; what a `Transform` may change.
 
@@ -80,9 +84,10 @@ def pass_on(
         if changes is not None:
             changes(passed)
         write = start_response(_status_line(passed), passed.headers.items())
-        if callable(write):
-            # The head at once: cheroot and waitress wait for a piece that is not empty, and wsgiref makes a length of 0
-            # of an answer to HEAD of which nothing was written.
+        is_bodiless = environ["REQUEST_METHOD"] == "HEAD" or response.status_code in BODILESS
+        if callable(write) and (is_bodiless or not response._exchange.is_over):
+            # The head at once, unless the body is there too: cheroot and waitress wait for a piece that is not empty,
+            # and wsgiref makes a length of 0 of an answer without a body of which nothing was written.
             write(b"")
         return PassedBody(response, passed.body, end, error_of, linger)
     except BaseException:

@@ -47,6 +47,7 @@ def seen(session: Session, upstream: AppServer, url: str | None = None, **reques
         ({"REQUEST_URI": "/a%2Fb"}, "/a%2Fb"),
         ({"RAW_URI": "http://elsewhere.example/p?q=1"}, "/p?q=1"),
         ({"RAW_URI": "http://elsewhere.example"}, "/"),
+        ({"RAW_URI": "*", "PATH_INFO": "*"}, "/"),
         ({"RAW_URI": "http://elsewhere.example?q"}, "/?q"),
         ({"RAW_URI": "//evil.example/p"}, "//evil.example/p"),
         ({"RAW_URI": "/a/../../b"}, "/b"),
