@@ -136,7 +136,7 @@ MODULES = {
         "parse_url",
         "requote",
     },
-    "syncflow.wsgi": {"ClientMiddleware", "ProxiedResponse", "Transform", "client", "proxy", "sse_proxy"},
+    "syncflow.wsgi": {"ClientMiddleware", "ProxiedResponse", "Transform", "client", "closing", "proxy", "sse_proxy"},
 }
 
 

@@ -146,6 +146,17 @@ def test_events(names: dict[str, Any]) -> None:
     assert content.startswith(b":\n\nid: 1\ndata: ONE\n\nid: 3\ndata: THREE\n\n")
 
 
+def test_one_feed_for_many(names: dict[str, Any]) -> None:
+    run(block_with("hub.subscribe"), names)
+    application = names["wsgi"].ClientMiddleware(names["fan"], names["session"])
+    stream = names["session"].sse(f"{names['backend']}/events")
+    with names["sse"].EventHub(stream) as hub:
+        names["hub"] = hub
+        _, headers, content = call(application, "/")
+    assert headers["Content-Type"] == "text/event-stream"
+    assert b"data: three" in content
+
+
 def test_the_end(names: dict[str, Any]) -> None:
     run(block_with("post_worker_init"), names)
     before = signal.getsignal(signal.SIGTERM)
@@ -165,6 +176,7 @@ def test_no_block_is_left_out() -> None:
         "class Dressed",
         "sse_proxy",
         "post_worker",
+        "hub.sub",
     )
     assert all(any(text in block for text in tested) for block in BLOCKS[1:])
 

@@ -10,9 +10,10 @@ Knows environ, `start_response` and what servers put beside them. What is sent, 
 
 from __future__ import annotations
 
+from .closing import closing
 from .events import sse_proxy
 from .middleware import ClientMiddleware, client
 from .passing import ProxiedResponse
 from .proxying import Transform, proxy
 
-__all__ = ["ClientMiddleware", "ProxiedResponse", "Transform", "client", "proxy", "sse_proxy"]
+__all__ = ["ClientMiddleware", "ProxiedResponse", "Transform", "client", "closing", "proxy", "sse_proxy"]

@@ -64,11 +64,11 @@ class Departures:
         # Taken with nothing else held. Guards `_told`, and holds the epoll and it together: a descriptor that was
         # removed may be another client's a moment later.
         self._lock = threading.Lock()
-        self._told: dict[int, Callable[[], None]] = {}
+        self._told: dict[int, Callable[[], object]] = {}
         worker.adopt(self)
         worker.submit(self, lambda: worker.watch(self, READ))
 
-    def add(self, descriptor: int, tell: Callable[[], None]) -> None:
+    def add(self, descriptor: int, tell: Callable[[], object]) -> None:
         """Any thread. `tell` is called once, by a thread made for it, when that client has left; perhaps at once."""
         with self._lock:
             self._told[descriptor] = tell
@@ -110,7 +110,7 @@ class Departures:
         self._epoll.close()  # a copy: the parent's is not touched
 
 
-def _tell_all(told: list[Callable[[], None]]) -> None:
+def _tell_all(told: list[Callable[[], object]]) -> None:
     """A thread of its own. What goes wrong with one is no reason to leave the others alone."""
     for tell in told:
         try:
@@ -131,7 +131,7 @@ def _forget(departures: Departures) -> None:
         _departures = None
 
 
-def watched(environ: Mapping[str, Any], tell: Callable[[], None]) -> Callable[[], None]:
+def watched(environ: Mapping[str, Any], tell: Callable[[], object]) -> Callable[[], None]:
     """Any thread. Call `tell`, by a thread made for it, if the client of this request leaves. Returns what ends that,
     to be called before the server has its socket back; it may come while `tell` is being called."""
     global _departures

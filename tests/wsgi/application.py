@@ -1,8 +1,8 @@
 """The application that the servers of these tests run, in this process or in one of their own.
 
 Knows that a test says in the header X-Test, as JSON, what is to be done with its request: `url` of the upstream, `kind`
-("proxy" or "sse"), `timeout`, `host`, `transform` (one of those below). Without it: who the process is, and what its
-session does.
+("proxy", "sse", or "relay" for a body of the handler's own), `timeout`, `host`, `transform` (one of those below).
+Without it: who the process is, and what its session does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from syncflow import Session, Timeouts, wsgi
-from syncflow.sse import ServerSentEvent
+from syncflow.sse import ServerSentEvent, relay
 from syncflow.wsgi import departures
 
 
@@ -37,6 +37,10 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         settings["timeout"] = Timeouts(**told["timeout"])
     if told.get("kind") == "sse":
         return wsgi.sse_proxy(environ, start_response, told["url"], keep_alive=told.get("keep_alive"), **settings)
+    if told.get("kind") == "relay":
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        stream = wsgi.client(environ).sse(told["url"], timeout=Timeouts(**told["timeout"]))
+        return wsgi.closing(environ, relay(stream, keep_alive=None))
     return wsgi.proxy(environ, start_response, told["url"], **settings)
 
 

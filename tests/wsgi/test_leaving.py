@@ -26,6 +26,7 @@ from .sending import sending
 from .servers import Running
 
 TEXT = ("Content-Type", "text/plain")
+EVENTS = ("Content-Type", "text/event-stream")
 
 # Those that show the socket of the client. One of gunicorn's is behind TLS.
 SHOWING = ["gunicorn", "gunicorn over TLS", "cheroot", "werkzeug", "wsgiref"]
@@ -72,6 +73,22 @@ def test_between_two_pieces(server: Running, leave: Callable[[Client], None]) ->
         client.ask({"url": upstream.url, "timeout": PATIENT})
         client.head()
         client.read(1)
+        leave(client)
+        upstream.wait_until_idle()
+    expect_quiet(server)
+
+
+def test_while_a_handlers_own_body_waits(server: Running, leave: Callable[[Client], None]) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply_head(200, [EVENTS, ("Transfer-Encoding", "chunked")]) + chunk(b"data: first\n\n"))
+        peer.wait_closed()
+
+    with ScriptedServer(script) as upstream, server.connect() as client:
+        client.ask({"url": upstream.url, "timeout": PATIENT, "kind": "relay"})
+        head = client.head()
+        read = client.chunk if head.get("Transfer-Encoding") else lambda: client.read(1)
+        assert read()
         leave(client)
         upstream.wait_until_idle()
     expect_quiet(server)
