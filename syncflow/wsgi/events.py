@@ -15,13 +15,14 @@ from ..sessions import Session
 from ..settings import MAX_EVENT_SIZE, OWN_TIMEOUT, Timeouts, TimeoutTypes
 from ..sse import ServerSentEvent, relay
 from ..sse.relaying import KEEP_ALIVE, Relay
+from ..sse.relaying import Transform as FunctionOfEvents
 from ..sse.stream import EventStream
 from ..subscribing import SAFE, StreamRequest
 from .departures import watched
 from .incoming import gone
 from .middleware import StartResponse, client
 from .passing import pass_on
-from .proxying import Refused, change, proxied_request
+from .proxying import Refused, RequestTransform, change, proxied_request
 from .refusals import answer_error, refuse
 
 __all__ = ["EventTransform", "sse_proxy"]
@@ -34,11 +35,7 @@ HEAD = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("
 
 
 class EventTransform(Protocol):
-    """What may change a stream that is passed on; an object with any of these methods. They are called by the thread
-    that handles the request."""
-
-    def request(self, request: PreparedRequest) -> None:
-        """Before it is sent: `headers`, `url`, `method` may be changed, and `body` set."""
+    """What may change the events that are passed on. Called by the thread that handles the request."""
 
     def event(self, event: ServerSentEvent) -> ServerSentEvent | Iterable[ServerSentEvent] | None:
         """What is passed on in its place: one, several or none."""
@@ -51,7 +48,7 @@ def sse_proxy(
     *,
     host: str | None = None,
     timeout: TimeoutTypes = OWN_TIMEOUT,
-    transform: Any = None,
+    transform: FunctionOfEvents | EventTransform | RequestTransform | None = None,
     keep_alive: float | None = KEEP_ALIVE,
     max_event_size: int = MAX_EVENT_SIZE,
 ) -> Iterable[bytes]:

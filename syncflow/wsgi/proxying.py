@@ -42,16 +42,25 @@ FRAMING = ("Content-Length", "Transfer-Encoding")
 MOST_DIGITS = 10
 
 
-class Transform(Protocol):
-    """What may change a request that is passed on, and its response; an object with any of these methods. They are
-    called by the thread that handles the request; what they raise goes to the server."""
+class RequestTransform(Protocol):
+    """What may change a request that is passed on. Called by the thread that handles the request; what it raises goes
+    to the server."""
 
     def request(self, request: PreparedRequest) -> None:
         """Before it is sent: `headers`, `url`, `method` may be changed, and `body` set. Its body as it comes can be
         iterated, once. There is no Host in `headers` but the one that is to be sent in place of the URL's."""
 
+
+class ResponseTransform(Protocol):
+    """What may change a response that is passed on. Called by the thread that handles the request; what it raises goes
+    to the server."""
+
     def response(self, response: ProxiedResponse) -> None:
         """Before its head is passed on."""
+
+
+# One of them, or an object that is both.
+Transform = RequestTransform | ResponseTransform
 
 
 class Refused(Exception):
