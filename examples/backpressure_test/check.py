@@ -196,15 +196,15 @@ def throughput(direction: Direction, app: Application) -> Result:
 
 
 def fairness(direction: Direction, app: Application) -> Result:
-    """What ten slow ones leave of the speed of a fast one. In turns, because machines have moods; if it is red, twice
-    as much is measured, and all of it counts."""
+    """What ten slow ones leave of the speed of a fast one. In turns, because machines have moods; if it is red, more is
+    measured, and all of it counts."""
     alone: list[float] = []
     beside: list[float] = []
     seconds_of(direction, app, FAST_SIZE, 0)
     while True:
         measure_in_turns(direction, app, alone, beside)
         ratio = statistics.median(beside) / statistics.median(alone)
-        if ratio >= 0.8 or len(alone) > 4:
+        if ratio >= 0.8 or len(alone) >= 12:
             break
     figures = {"alone": statistics.median(alone), "beside": statistics.median(beside)}
     text = (
