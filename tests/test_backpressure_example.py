@@ -157,9 +157,8 @@ def test_it_ends_cleanly_with_streams_under_way(start: Start, session: Session, 
         upload.write(bytes(10_000))
         upload.flush(PATIENCE)
     process.send_signal(how)
-    output, errors = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, "")
-    assert len(output.splitlines()) == 1  # and the URL, which was read
     for upload in uploads:
         upload.abort()
     for response in responses:

@@ -219,6 +219,7 @@ def serve(options: argparse.Namespace, upstream: str | None) -> None:
         pass
     finally:
         test.stops.set()
+        server.error_log = lambda *_, **__: None  # type: ignore[method-assign]  # that bodies are cut now is no news
         cut.start()
         server.stop()
         cut.cancel()
