@@ -118,7 +118,11 @@ def curl(arguments: list[str]) -> subprocess.Popen[str]:
 def seconds_of(direction: Direction, app: Application, size: int, rate: int) -> float:
     """That curl takes. Exits if it was not answered rightly."""
     with curl(direction.paced(app.url, size, rate)) as process:
-        said, _ = process.communicate(timeout=PATIENCE)
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise SystemExit(f"curl, {direction.name} of {size} MiB: not done after {PATIENCE} s") from None
     code, down, up, seconds = said.split()
     if (code, max(int(down), int(up))) != ("200", size * MIB):
         raise SystemExit(f"curl, {direction.name} of {size} MiB: {said}")
