@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LengthRequired", "RequestBody", "UnknownCoding", "gone", "incoming_body"]
 
-# The most that is asked for at once, in bytes.
-PIECE = 65536
+# The most that is asked for at once, in bytes. With more, an upload costs more than it gains: cheroot, whose reader
+# copies each piece several times, holds 370 KB for one of 65,536, 220 KB for one of 32,768.
+PIECE = 32768
 
 # Servers mostly wait until they have as many bytes as were asked for. So, unless the system is known to have more, no
 # more than these are: as many may lie there while the client makes a pause. gunicorn waits for 1,024 in any case.
