@@ -38,7 +38,7 @@ MB = 1 << 20
 ENABLE = "SYNCFLOW_BACKPRESSURE_TEST"
 RATE = MB
 """Bytes a second that an upload is read with, if `?rate=` does not say another."""
-WITHOUT = 1 << 30
+WITHOUT = 32 * MB
 """From this high watermark on there is to be no backpressure at all."""
 PATIENCE = 300
 """Seconds in which a peer may take nothing, or send nothing: a slow one has megabytes of kernel buffers to empty."""
