@@ -69,7 +69,7 @@ def test_each_file_says_what_it_knows(name: str) -> None:
 
 
 PUBLIC = {
-    *("Head", "Trailers", "End", "END", "Event", "ResponseParser", "ParserLimits", "request_head"),
+    *("Head", "Trailers", "End", "END", "Event", "ResponseParser", "ParserLimits", "request_head", "may_be_trailer"),
     *("BodyFraming", "LengthFraming", "ChunkedFraming", "NoBody"),
     *("HTTP1Error", "InvalidState", "InvalidRequest", "BodyTooLong", "BodyTooShort"),
     *("MalformedMessage", "IncompleteMessage", "LimitExceeded"),
