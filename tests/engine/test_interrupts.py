@@ -17,7 +17,7 @@ from .test_exit import BOUNDED, program
 
 pytestmark = pytest.mark.long
 
-ROUNDS = 200
+ROUNDS = 120
 
 PROGRAM = """
 import _thread, random, time
