@@ -103,7 +103,7 @@ def _internet_socket(number: int) -> str | None:
             return f"{local}"
 
 
-@pytest.fixture(params=[None, FRANTIC], ids=["usual", "frantic"])
+@pytest.fixture(params=[None, pytest.param(FRANTIC, marks=pytest.mark.long)], ids=["usual", "frantic"])
 def switching(request: pytest.FixtureRequest) -> Iterator[None]:
     """Asked for by tests that run a second time with frantic switching of threads."""
     with _switching(request.param or sys.getswitchinterval()):

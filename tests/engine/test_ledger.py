@@ -875,4 +875,4 @@ class Books(RuleBasedStateMachine):
 
 
 Books.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
-TestBooks: Callable[..., Any] = Books.TestCase
+TestBooks: Callable[..., Any] = pytest.mark.long(Books.TestCase)
