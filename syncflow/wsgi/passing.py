@@ -26,7 +26,8 @@ SEND_TRAILERS = "gunicorn.http2.send_trailers"
 
 
 # RFC 9110, sections 15.3.5 and 15.4.5.
-BODILESS = (204, 304)
+NO_CONTENT = 204
+BODILESS = (NO_CONTENT, 304)
 
 
 class ProxiedResponse:
@@ -46,16 +47,19 @@ class ProxiedResponse:
         self.headers = Headers(response_fields(response._fields))
         self.response = response
         self._body = body
+        self._is_replaced = False
 
     @property
     def body(self) -> Iterable[bytes]:
         """The pieces that are passed on, codings and all. Setting it removes Content-Length, so that the server frames
-        it anew; the iterable is closed at the end, if it can be."""
+        it anew; the iterable is closed at the end, if it can be. It is not iterated for HEAD, 204 and 304, which have
+        no body."""
         return self._body
 
     @body.setter
     def body(self, body: Iterable[bytes]) -> None:
         self._body = body
+        self._is_replaced = True
         del self.headers["Content-Length"]
 
 
@@ -83,17 +87,28 @@ def pass_on(
             del passed.headers["Content-Encoding"]
         if changes is not None:
             changes(passed)
+        is_bodiless = environ["REQUEST_METHOD"] == "HEAD" or passed.status_code in BODILESS
+        _see_to_the_length(passed, is_bodiless)
         write = start_response(_status_line(passed), passed.headers.items())
-        is_bodiless = environ["REQUEST_METHOD"] == "HEAD" or response.status_code in BODILESS
         if callable(write) and (is_bodiless or not response._exchange.is_over):
             # The head at once, unless the body is there too: cheroot and waitress wait for a piece that is not empty,
             # and wsgiref makes a length of 0 of an answer without a body of which nothing was written.
             write(b"")
-        return PassedBody(response, passed.body, end, error_of, linger)
+        return PassedBody(response, passed.body, end, error_of, linger, is_bodiless=is_bodiless)
     except BaseException:
         end()
         response.close()
         raise
+
+
+def _see_to_the_length(passed: ProxiedResponse, is_bodiless: bool) -> None:
+    """Where a hook has made a body of none, or none of a body: by a method or a status, which the other side knows
+    nothing of. What the length then says would be taken from the next answer on the connection."""
+    response = passed.response
+    asked = response.request
+    had_none = (asked is not None and asked.method == "HEAD") or response.status_code in BODILESS
+    if passed.status_code == NO_CONTENT or (had_none and not is_bodiless and not passed._is_replaced):
+        del passed.headers["Content-Length"]
 
 
 def _pieces(response: Response, send_trailers: Callable[[list[tuple[str, str]]], Any] | None) -> Iterator[bytes]:
@@ -124,10 +139,13 @@ class PassedBody(Iterator[bytes]):
         end: Callable[[], None],
         error_of: Callable[[RequestException], Exception],
         linger: Callable[[], None] | None = None,
+        *,
+        is_bodiless: bool = False,
     ) -> None:
         self._response = response
         self._body = body
-        self._pieces = iter(body)
+        # Of two servers, one would send it all the same, and the client would take it for the next answer.
+        self._pieces = iter(()) if is_bodiless else iter(body)
         self._end: Callable[[], None] | None = end
         self._error_of = error_of
         self._linger = linger

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from syncflow import Session, Timeouts, wsgi
@@ -24,7 +24,18 @@ class Shout:
         return ServerSentEvent(event.event, event.data.upper(), event.id, event.retry)
 
 
-TRANSFORMS: dict[str, Any] = {"shout": Shout()}
+class Preface:
+    """Puts something before every body."""
+
+    def response(self, response: wsgi.ProxiedResponse) -> None:
+        response.body = self._with_more(response.body)
+
+    def _with_more(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        yield b"preface "
+        yield from pieces
+
+
+TRANSFORMS: dict[str, Any] = {"shout": Shout(), "preface": Preface()}
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -139,6 +139,21 @@ def test_what_comes_before_the_answer_stays_here(server: Running) -> None:
         assert client.body(head) == b"text"
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_where_there_is_no_body_a_hook_makes_none(server: Running, method: str, status: int) -> None:
+    """The client would take it for its next answer."""
+    kind = "Content-Type: text/plain\r\nContent-Length: 4\r\n" if method == "HEAD" else ""
+    raw = f"HTTP/1.1 {status} \r\n{kind}\r\n".encode()
+    with answering(raw) as upstream, server.connect() as client:
+        client.ask({"url": upstream.url, "transform": "preface"}, method=method)
+        head = client.head()
+        assert head.status == status
+        if server.persists and head.get("Connection") != "close":
+            assert client.report()["in_use"] == 0
+        else:  # waitress ends what is none with a last chunk, and its connection
+            assert client.piece() in (b"", b"0\r\n\r\n" if server.name == "waitress" else b"")
+
+
 def test_codings_are_not_undone(server: Running) -> None:
     packed = gzip.compress(b"text" * 1000)
     with answering(reply(200, packed, [TEXT, ("Content-Encoding", "gzip")])) as upstream:

@@ -208,6 +208,58 @@ def test_a_body_is_closed_once(new_session: NewSession, reads: int) -> None:
     assert [each.closed for each in bodies] == [1]
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", None), ("GET", 204), ("GET", 304)])
+def test_a_body_where_there_is_none(new_session: NewSession, method: str, status: int | None) -> None:
+    """By the method of the client, or the status that it gets. It is closed all the same, and the upstream ended."""
+    bodies: list[Closable] = []
+
+    def ask_for_one(request: PreparedRequest) -> None:
+        request.method = "GET"
+
+    def change(response: ProxiedResponse) -> None:
+        response.status_code = status or response.status_code
+        response.body = Closable(response.body)
+        bodies.append(response.body)
+
+    session = new_session()
+    answer, _ = proxied(session, text, Changes(ask_for_one, change), method=method)
+    assert (answer.code, answer.body) == (status or 200, b"")
+    assert [each.closed for each in bodies] == [1]
+    eventually(lambda: session.stats().in_use == 0)
+
+
+def test_no_content_has_no_length(new_session: NewSession) -> None:
+    def change(response: ProxiedResponse) -> None:
+        response.status_code = 204
+
+    answer, _ = proxied(new_session(), text, Changes(response=change))
+    assert (answer.code, answer.body, answer.get("Content-Length")) == (204, b"", None)
+
+
+@pytest.mark.parametrize("had", ["HEAD", 304])
+def test_the_length_of_a_body_that_did_not_come(new_session: NewSession, had: str | int) -> None:
+    """The client would wait for it, or take it from the next answer."""
+
+    def app(_: Request) -> Response:
+        return Response(304 if had == 304 else 200, [("Content-Length", "4")], b"text")
+
+    def ask(request: PreparedRequest) -> None:
+        request.method = had if isinstance(had, str) else request.method
+
+    def change(response: ProxiedResponse) -> None:
+        response.status_code = 200
+
+    def change_body(response: ProxiedResponse) -> None:
+        response.status_code = 200
+        response.body = [b"another"]
+        response.headers["Content-Length"] = "7"
+
+    answer, _ = proxied(new_session(), app, Changes(ask, change))
+    assert (answer.code, answer.body, answer.get("Content-Length")) == (200, b"", None)
+    answer, _ = proxied(new_session(), app, Changes(ask, change_body))
+    assert (answer.code, answer.body, answer.get("Content-Length")) == (200, b"another", "7")
+
+
 class Failed(Exception):
     pass
 
