@@ -37,7 +37,11 @@ class Closing(Iterator[bytes]):
     def __init__(self, environ: Mapping[str, Any], body: ClosableBody) -> None:
         self._body = body
         self._pieces = iter(body)
-        self._end = watched(environ, body.close)
+        self._end = watched(environ, self._leave)
+
+    def _leave(self) -> None:
+        """A thread of its own. The client has left."""
+        self._body.close()
 
     def __next__(self) -> bytes:
         return next(self._pieces)

@@ -16,6 +16,7 @@ import os
 import select
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,11 +65,11 @@ class Departures:
         # Taken with nothing else held. Guards `_told`, and holds the epoll and it together: a descriptor that was
         # removed may be another client's a moment later.
         self._lock = threading.Lock()
-        self._told: dict[int, Callable[[], object]] = {}
+        self._told: dict[int, weakref.WeakMethod[Callable[[], object]]] = {}
         worker.adopt(self)
         worker.submit(self, lambda: worker.watch(self, READ))
 
-    def add(self, descriptor: int, tell: Callable[[], object]) -> None:
+    def add(self, descriptor: int, tell: weakref.WeakMethod[Callable[[], object]]) -> None:
         """Any thread. `tell` is called once, by a thread made for it, when that client has left; perhaps at once."""
         with self._lock:
             self._told[descriptor] = tell
@@ -77,11 +78,12 @@ class Departures:
             except FileExistsError:  # somebody watched it, and was dropped
                 self._epoll.modify(descriptor, _GONE)
 
-    def remove(self, descriptor: int) -> None:
-        """Any thread, before the server closes the socket. Afterwards nobody is told; one who is being told may be
-        just now."""
+    def remove(self, descriptor: int, tell: weakref.WeakMethod[Callable[[], object]]) -> None:
+        """Any thread, any number of times; first before the server has the socket back. Afterwards nobody is told; one
+        who is being told may be just now. If the number is another one's by now, that one is still told."""
         with self._lock:
-            if self._told.pop(descriptor, None) is not None:
+            if self._told.get(descriptor) is tell:
+                del self._told[descriptor]
                 with contextlib.suppress(OSError, ValueError):  # it was closed all the same; this is a forked child
                     self._epoll.unregister(descriptor)
 
@@ -95,7 +97,7 @@ class Departures:
         """See `Client`. Some have left."""
         with self._lock:
             left = [self._told.pop(descriptor, None) for descriptor, _ in self._epoll.poll(0)]
-        told = [tell for tell in left if tell is not None]
+        told = [tell for found in left if found is not None and (tell := found()) is not None]
         if told:  # not here: it ends requests, which is told to observers, and those are the program's
             threading.Thread(target=_tell_all, args=(told,), name="syncflow-departures", daemon=True).start()
 
@@ -133,7 +135,11 @@ def _forget(departures: Departures) -> None:
 
 def watched(environ: Mapping[str, Any], tell: Callable[[], object]) -> Callable[[], None]:
     """Any thread. Call `tell`, by a thread made for it, if the client of this request leaves. Returns what ends that,
-    to be called before the server has its socket back; it may come while `tell` is being called."""
+    to be called before the server has its socket back; it may come while `tell` is being called.
+
+    `tell` is a method, of an object that is not kept alive by this: a body that the server, or what stands between, has
+    dropped without closing it, is to end by that.
+    """
     global _departures
     descriptor = client_descriptor(environ) if hasattr(select, "epoll") else None
     if descriptor is None:
@@ -142,8 +148,9 @@ def watched(environ: Mapping[str, Any], tell: Callable[[], object]) -> Callable[
         if _departures is None:
             _departures = Departures(shared_worker())
         departures = _departures
-    departures.add(descriptor, tell)
-    return lambda: departures.remove(descriptor)
+    told = weakref.WeakMethod(tell)
+    departures.add(descriptor, told)
+    return lambda: departures.remove(descriptor, told)
 
 
 if hasattr(os, "register_at_fork"):

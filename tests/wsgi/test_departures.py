@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from syncflow import Session, wsgi
 from syncflow.engine.worker import shared_worker
-from syncflow.testing import eventually
+from syncflow.sse import relay
+from syncflow.testing import Peer, ScriptedServer, chunk, eventually, reply_head
 from syncflow.wsgi import departures
 from syncflow.wsgi.departures import client_descriptor, watched
 
 from ..concurrency import PATIENCE, at_once, forked
+from .calling import Started
+from .calling import environ_of as environ_of_request
 
 
 @pytest.fixture
@@ -93,16 +99,90 @@ def test_the_next_request_on_the_same_connection(pair: tuple[socket.socket, sock
     end()
 
 
-def test_an_error_of_one_does_not_keep_it_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> None:
-        raise ValueError("of the program")
+def test_an_end_that_comes_again_late(pair: tuple[socket.socket, socket.socket]) -> None:
+    """As of a body that is closed once more, when its socket, or the number of it, is another request's."""
+    client, sock = pair
+    _, end_first = told_by(sock)
+    end_first()
+    second, end = told_by(sock)
+    end_first()
+    assert watches() == 1
+    client.close()
+    assert second.wait(PATIENCE)
+    end()
 
+
+class Holder:
+    """What is to end with its client."""
+
+    def __init__(self, told: threading.Event) -> None:
+        self.told = told
+
+    def leave(self) -> None:
+        self.told.set()
+
+
+def test_what_was_dropped_is_not_kept_for_its_client(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, sock = pair
+    told = threading.Event()
+    holder = Holder(told)
+    known = weakref.ref(holder)
+    end = watched(environ_of(sock), holder.leave)
+    del holder
+    gc.collect()
+    assert known() is None
+    client.close()
+    eventually(lambda: watches() == 0)
+    end()
+    assert not told.is_set()
+
+
+@pytest.mark.filterwarnings("ignore:.*dropped:ResourceWarning")
+@pytest.mark.parametrize("kind", ["proxy", "sse", "closing"])
+def test_a_body_that_nobody_closes(
+    pair: tuple[socket.socket, socket.socket], new_session: Callable[..., Session], kind: str
+) -> None:
+    """What stands between it and the server has dropped it. Its client is still there; its place in the pool is not to
+    be, for as long."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply_head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}))
+        peer.send(chunk(b"data: 1\n\n"))
+        peer.wait_closed()
+
+    def begin(session: Session, url: str) -> None:
+        """All that holds the body is gone with this frame."""
+        environ = {**environ_of_request(session), **environ_of(pair[1])}
+        if kind == "closing":
+            body: Any = wsgi.closing(environ, relay(session.sse(url)))
+        else:
+            body = {"proxy": wsgi.proxy, "sse": wsgi.sse_proxy}[kind](environ, Started(), url)
+        pieces = iter(body)
+        while b"data" not in next(pieces):
+            pass
+
+    with ScriptedServer(script) as upstream, new_session() as session:
+        begin(session, upstream.url)
+        gc.collect()
+        eventually(lambda: session.stats().in_use == 0)
+        upstream.wait_until_idle()
+    told_by(pair[1])[1]()  # what was left of the watch was nobody's
+    assert watches() == 0
+
+
+def test_an_error_of_one_does_not_keep_it_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Program:
+        def fail(self) -> None:
+            raise ValueError("of the program")
+
+    program = Program()
     told = threading.Semaphore(0)
     with contextlib.ExitStack() as stack:
         pairs = [socket.socketpair() for _ in range(4)]
         for number, (ours, theirs) in enumerate(pairs):
             stack.enter_context(ours)
-            stack.callback(watched(environ_of(ours), fail if number % 2 == 0 else told.release))
+            stack.callback(watched(environ_of(ours), program.fail if number % 2 == 0 else told.release))
             stack.callback(theirs.close)
         assert departures._departures is not None
         with departures._departures._lock:  # so that they are found together
@@ -179,7 +259,7 @@ def test_a_fork_while_others_come_and_go(frantic: None) -> None:
         while not stop.is_set():
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                watched(environ_of(ours), lambda: None)()
+                told_by(ours)[1]()
 
     def child() -> bool:
         ours, theirs = socket.socketpair()
@@ -236,7 +316,7 @@ def test_after_the_worker_has_failed_the_next_one_is_watched_anew(
 )
 def test_without_a_socket_nobody_is_watched(environ: dict[str, Any]) -> None:
     assert client_descriptor(environ) is None
-    watched(environ, lambda: None)()
+    watched(environ, threading.Event().set)()
     assert watches() == 0
 
 
