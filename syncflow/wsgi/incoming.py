@@ -6,11 +6,15 @@ Everything here is done by the thread that handles the request.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import os
 import select
+import socket
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -139,15 +143,30 @@ class RequestBody:
     def drop_rest(self) -> None:
         """The client has its answer, and still sends: a server that closed now would reset the connection, which may
         take the answer away before it was read (RFC 9112, section 9.6). So read on, as long as the client does not
-        pause for `LINGER_PAUSE`, and no longer than `LINGER`; where the server shows its socket."""
+        pause for `LINGER_PAUSE`, and no longer than `LINGER`; where the server shows its socket.
+
+        Raises:
+            ConnectionResetError: in the middle of a read it was too late, or what comes is no body. Where the next
+                request would begin nobody knows, so the server is not to look for one.
+        """
+        if self._descriptor is None or self._has_ended or self._left == 0:
+            return
         until = time.monotonic() + LINGER
-        while self._descriptor is not None and not self._has_ended and self._left != 0 and time.monotonic() < until:
-            try:
-                pending = self._pending() if _is_readable(self._descriptor, LINGER_PAUSE) else 0
-                if not pending or not self._read(PIECE, at_hand=max(1, pending // MOST_FRAMING)):
-                    return
-            except Exception:
-                return  # it has left, or what it sends is no body: the server will see
+        try:
+            cut = Cut(self._descriptor, LINGER)
+        except (OSError, RuntimeError):
+            return  # no more descriptors, or threads, as at the end of the interpreter
+        try:
+            while time.monotonic() < until and _is_readable(self._descriptor, LINGER_PAUSE):
+                pending = self._pending()
+                if not pending or not self._read(PIECE, at_hand=max(1, pending // MOST_FRAMING)) or self._left == 0:
+                    break
+        except Exception as error:
+            raise gone("or sends what is no body, behind its answer") from error
+        finally:
+            cut.end()
+        if cut.was_made:
+            raise gone("or sends too slowly what is behind its answer")
 
     def _at_hand(self) -> int:
         """Bytes that can be asked for without waiting for more than these, or little enough to be waited for. Not all
@@ -175,6 +194,38 @@ class RequestBody:
             request = getattr(getattr(self._file, "reader", None), "req", None)  # gunicorn
             found = [(name.title(), value) for name, value in getattr(request, "trailers", ())]
         return [pair for pair in without_hop_by_hop(found) if may_be_trailer(pair[0])]
+
+
+class Cut:
+    """Ends the reading from a socket after so many seconds, wherever it waits. Servers mostly read until they have as
+    much as they want to have, and some for as long as that takes: gunicorn always wants 1,024 bytes; cheroot, a chunk.
+
+    A thread for each: there is no other way into the server's read, and few requests are answered before they end.
+    """
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        self.was_made = False
+        # One of its own: the server's would be closed with it.
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._timer = threading.Timer(seconds, self._make)
+        self._timer.daemon = True
+        try:
+            self._timer.start()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _make(self) -> None:
+        """The timer's thread. The read comes to an end as at the end of the connection."""
+        self.was_made = True
+        with contextlib.suppress(OSError):  # it has ended
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def end(self) -> None:
+        """Who has made it. Afterwards it was made, or never will be."""
+        self._timer.cancel()
+        self._timer.join()
+        self._socket.close()
 
 
 def _is_readable(descriptor: int, timeout: float) -> bool:

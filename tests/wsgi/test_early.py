@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
-from syncflow.testing import Peer, ScriptedServer, refused_port, reply
+from syncflow.testing import Peer, ScriptedServer, chunk, refused_port, reply
+from syncflow.wsgi import incoming
 
 from .sending import sending
 from .servers import Running
@@ -86,3 +90,76 @@ def test_a_client_that_pauses_is_not_waited_for(server: Running) -> None:
         head, body = client.answer()
         assert (head.status, body) == (413, b"too large")
         assert client.piece() == b""
+
+
+def test_nor_one_that_trickles(running: dict[str, Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    """cheroot reads a chunk whole, however long that takes. It does not look for another request in what is left."""
+    monkeypatch.setattr(incoming, "LINGER", 0.3)
+    fields = {"Transfer-Encoding": "chunked", "Connection": "keep-alive"}
+    with refusing() as upstream, running["cheroot"].connect() as client:
+        client.ask({"url": upstream.url}, method="PUT", fields=fields)
+        client.send(chunk(bytes(2048)))
+        while not select.select([client.sock], [], [], 0.05)[0]:
+            client.send(chunk(bytes(2048)))
+        head, body = client.answer()
+        assert (head.status, body) == (413, b"too large")
+        client.send(b"8000\r\n")
+        for _ in range(100):
+            if select.select([client.sock], [], [], 0.05)[0]:
+                break
+            client.send(b"x")
+        else:
+            pytest.fail("it was waited for")
+        assert client.piece() == b""
+
+
+class Waiting:
+    """As what gunicorn gives: it waits for 1,024 bytes, if the body has so many."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._file = sock.makefile("rb")
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(size, 1024))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def test_a_pause_in_the_middle_of_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the next request would begin, the server cannot know; so it is to close the connection."""
+    monkeypatch.setattr(incoming, "LINGER", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, contextlib.closing(Waiting(ours)) as file:
+        theirs.send(bytes(10))
+        with pytest.raises(ConnectionResetError):
+            incoming.RequestBody(file, 5000, ours.fileno()).drop_rest()
+        assert ours.fileno() != -1
+        ours.send(b"the answer can still be sent")
+        assert theirs.recv(100) == b"the answer can still be sent"
+
+
+def test_what_is_no_body_is_not_looked_through_for_a_request() -> None:
+    class Broken:
+        def read(self, size: int) -> bytes:
+            raise ValueError("no chunk")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            incoming.RequestBody(Broken(), None, ours.fileno()).drop_rest()
+
+
+def test_without_a_thread_for_it_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the end of the interpreter."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(bytes(10))
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        incoming.RequestBody(ours.makefile("rb", buffering=0), 5000, ours.fileno()).drop_rest()
+        monkeypatch.undo()
