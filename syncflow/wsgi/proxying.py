@@ -261,9 +261,7 @@ class Passage:
         return gone("before it had its answer") if self._has_left else error
 
     def linger(self) -> None:
-        """The answer is complete: see to it that the client can read it, though it may still be sending. One that waits
-        to be told to go on (RFC 9110, section 10.1.1) does not send."""
-        incoming = self._incoming
-        waits = incoming is not None and incoming.can_rewind and "HTTP_EXPECT" in self._environ
-        if incoming is not None and not waits and not self._has_left:
-            incoming.drop_rest()
+        """The answer is complete: see to it that the client can read it, though it may still be sending. Also one that
+        waited to be told to go on (RFC 9110, section 10.1.1): most servers tell it before anybody asks them."""
+        if self._incoming is not None and not self._has_left:
+            self._incoming.drop_rest()

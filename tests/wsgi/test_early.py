@@ -65,10 +65,16 @@ def test_a_client_that_sends_it_all_and_reads_then(server: Running, connection: 
 
 
 @BEHIND_EACH
-def test_so_does_what_is_answered_here(server: Running) -> None:
+@pytest.mark.parametrize("expects", [False, True])
+def test_so_does_what_is_answered_here(server: Running, expects: bool) -> None:
+    """wsgiref is asked whether to go on, and only answers; the others say so before the handler is called."""
     fields = {"Content-Length": str(SIZE), "Connection": "close"}
+    if expects:
+        fields["Expect"] = "100-continue"
     with refused_port() as upstream, server.connect() as client:
         client.ask({"url": upstream.url}, method="PUT", fields=fields)
+        if expects and server.name != "wsgiref":
+            assert client.head(informational=True).status == 100
         with sending(client, bytes(SIZE)) as sent:
             sent.thread.join(15)
             assert not sent.thread.is_alive()
