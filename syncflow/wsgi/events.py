@@ -19,9 +19,9 @@ from ..sse.relaying import Transform as FunctionOfEvents
 from ..sse.stream import EventStream
 from ..subscribing import SAFE, StreamRequest
 from .departures import watched
-from .incoming import gone
+from .incoming import RequestBody, gone
 from .middleware import StartResponse, client
-from .passing import pass_on
+from .passing import Refusal, pass_on
 from .proxying import Refused, RequestTransform, change, proxied_request
 from .refusals import answer_error, refuse
 
@@ -85,6 +85,7 @@ def sse_proxy(
     request.headers["Accept"] = "text/event-stream"
     request.headers["Cache-Control"] = "no-cache"
     last_event_id = request.headers.pop("Last-Event-ID", "")
+    incoming: RequestBody | None = request.body
     change(request, changes_request)
     stream = EventStream(
         PassedStream(session, request),
@@ -95,7 +96,7 @@ def sse_proxy(
         max_event_size=max_event_size,
     )
     session._calls.follow(stream)
-    body = EventBody(environ, stream, relay(stream, changes_event, keep_alive=keep_alive))
+    body = EventBody(environ, stream, relay(stream, changes_event, keep_alive=keep_alive), incoming)
     try:
         return body.begun(environ, start_response)
     except BaseException:
@@ -131,9 +132,12 @@ class PassedStream(StreamRequest):
 class EventBody:
     """The body of the response, for a server to send. One thread iterates; any may close."""
 
-    def __init__(self, environ: dict[str, Any], stream: EventStream, events: Relay) -> None:
+    def __init__(
+        self, environ: dict[str, Any], stream: EventStream, events: Relay, incoming: RequestBody | None
+    ) -> None:
         self._stream = stream
         self._events = events
+        self._incoming = incoming
         self._has_left = False  # set by any thread, never back
         self._end = watched(environ, self._leave)
 
@@ -155,7 +159,7 @@ class EventBody:
                 raise self._error(error) from error
             return self._failed(environ, start_response, error)
         if answer.status_code != 200:
-            return pass_on(environ, start_response, answer, self._end, None, self._error)
+            return pass_on(environ, start_response, answer, self._end, None, self._error, self._linger)
         start_response("200 OK", list(HEAD))
         if environ["REQUEST_METHOD"] == "HEAD":  # of which the upstream would be asked for more, again and again
             self.close()
@@ -170,7 +174,12 @@ class EventBody:
         self, environ: dict[str, Any], start_response: StartResponse, error: RequestException
     ) -> Iterable[bytes]:
         self.close()
-        return answer_error(environ, start_response, error)
+        return Refusal(answer_error(environ, start_response, error), self._linger)
+
+    def _linger(self) -> None:
+        """What is no stream of events is complete: as of a `Passage`."""
+        if self._incoming is not None and not self._has_left:
+            self._incoming.drop_rest()
 
     def __iter__(self) -> EventBody:
         return self

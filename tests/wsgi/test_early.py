@@ -83,6 +83,20 @@ def test_so_does_what_is_answered_here(server: Running, expects: bool) -> None:
     assert not sent.failed
 
 
+@pytest.mark.parametrize("server", ["gunicorn", "cheroot"], indirect=True)
+@pytest.mark.parametrize("answers", [True, False])
+def test_so_does_what_is_no_stream_of_events(server: Running, answers: bool) -> None:
+    fields = {"Content-Length": str(SIZE), "Connection": "close"}
+    with refusing() if answers else refused_port() as upstream, server.connect() as client:
+        client.ask({"url": upstream.url, "kind": "sse"}, method="POST", fields=fields)
+        with sending(client, bytes(SIZE)) as sent:
+            sent.thread.join(15)
+            assert not sent.thread.is_alive()
+            head, _ = client.answer()
+    assert head.status == (413 if answers else 502)
+    assert not sent.failed
+
+
 @pytest.mark.parametrize("server", ["gunicorn", "cheroot", "wsgiref"], indirect=True)
 def test_a_client_that_pauses_is_not_waited_for(server: Running) -> None:
     """Behind the next piece that it sends: until then the handler waits for that. Then its answer is whole, and the
