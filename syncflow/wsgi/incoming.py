@@ -48,6 +48,9 @@ MOST_TLS = 2
 LINGER_PAUSE = 1.0
 LINGER = 5.0
 
+# Seconds for what the server has read ahead, and nobody sees but by reading.
+LAST_LOOK = 0.1
+
 
 class LengthRequired(Exception):
     """The server does not say where the body ends (RFC 9110, section 15.5.12)."""
@@ -146,27 +149,30 @@ class RequestBody:
         pause for `LINGER_PAUSE`, and no longer than `LINGER`; where the server shows its socket.
 
         Raises:
-            ConnectionResetError: in the middle of a read it was too late, or what comes is no body. Where the next
-                request would begin nobody knows, so the server is not to look for one.
+            ConnectionResetError: the end of the body was not found. Where the next request begins nobody knows, so the
+                server is not to look for one: cheroot would, in the rest of a chunked body (CWE-444).
         """
         if self._descriptor is None or self._has_ended or self._left == 0:
             return
-        until = time.monotonic() + LINGER
         try:
-            cut = Cut(self._descriptor, LINGER)
-        except (OSError, RuntimeError):
-            return  # no more descriptors, or threads, as at the end of the interpreter
-        try:
-            while time.monotonic() < until and _is_readable(self._descriptor, LINGER_PAUSE):
-                pending = self._pending()
-                if not pending or not self._read(PIECE, at_hand=max(1, pending // MOST_FRAMING)) or self._left == 0:
-                    break
-        except Exception as error:
+            with Cut(self._descriptor, LINGER) as cut:
+                self._drop_what_comes()
+            if not (self._has_ended or self._left == 0 or cut.was_made):
+                with Cut(self._descriptor, LAST_LOOK) as cut:
+                    while self._read(PIECE, at_hand=1):
+                        pass
+        except Exception as error:  # what comes is no body; or there are no descriptors left, or threads
             raise gone("or sends what is no body, behind its answer") from error
-        finally:
-            cut.end()
-        if cut.was_made:
-            raise gone("or sends too slowly what is behind its answer")
+        if cut.was_made or not (self._has_ended or self._left == 0):
+            raise gone("or did not end its request in time, behind its answer")
+
+    def _drop_what_comes(self) -> None:
+        until = time.monotonic() + LINGER
+        assert self._descriptor is not None
+        while time.monotonic() < until and _is_readable(self._descriptor, LINGER_PAUSE):
+            pending = self._pending()
+            if not pending or not self._read(PIECE, at_hand=max(1, pending // MOST_FRAMING)):
+                return
 
     def _at_hand(self) -> int:
         """Bytes that can be asked for without waiting for more than these, or little enough to be waited for. Not all
@@ -221,8 +227,11 @@ class Cut:
         with contextlib.suppress(OSError):  # it has ended
             self._socket.shutdown(socket.SHUT_RD)
 
-    def end(self) -> None:
-        """Who has made it. Afterwards it was made, or never will be."""
+    def __enter__(self) -> Cut:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Afterwards it was made, or never will be."""
         self._timer.cancel()
         self._timer.join()
         self._socket.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from syncflow.testing import Peer, ScriptedServer, chunk, refused_port, reply
+from syncflow.testing import Peer, ScriptedServer, chunk, last_chunk, refused_port, reply
 from syncflow.wsgi import incoming
 
 from .sending import sending
@@ -178,8 +178,39 @@ def test_without_a_thread_for_it_nobody_is_waited_for(monkeypatch: pytest.Monkey
         raise RuntimeError("can't start new thread")
 
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with ours, theirs, ours.makefile("rb") as file:
         theirs.send(bytes(10))
-        monkeypatch.setattr(threading.Thread, "start", fail)
-        incoming.RequestBody(ours.makefile("rb", buffering=0), 5000, ours.fileno()).drop_rest()
-        monkeypatch.undo()
+        with monkeypatch.context() as patched, pytest.raises(ConnectionResetError):
+            patched.setattr(threading.Thread, "start", fail)
+            incoming.RequestBody(file, 5000, ours.fileno()).drop_rest()
+
+
+def forbidding() -> ScriptedServer:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(reply(403, b"forbidden", {"Content-Type": "text/plain", "Connection": "close"}))
+        peer.half_close()
+        peer.wait_closed()
+
+    return ScriptedServer(script)
+
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: front\r\n\r\n"
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "cheroot"], indirect=True)
+@pytest.mark.parametrize("pauses", [False, True])
+def test_what_comes_behind_is_no_request(server: Running, pauses: bool) -> None:
+    """But the one behind the end of the body, if that comes in time (CWE-444). A size is the server's own to see to."""
+    with forbidding() as upstream, server.connect() as client:
+        client.ask({"url": upstream.url}, method="PUT", fields={"Transfer-Encoding": "chunked"})
+        client.send(chunk(bytes(2048)))
+        while not select.select([client.sock], [], [], 0.05)[0]:
+            client.send(chunk(bytes(2048)))
+        head, _ = client.answer()
+        assert (head.status, head.get("Connection")) in [(403, None), (403, "keep-alive")]
+        if pauses:
+            assert client.piece() == b""
+        else:
+            client.send(chunk(HIDDEN) + last_chunk())
+            assert client.report()["in_use"] == 0
