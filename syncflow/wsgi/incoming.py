@@ -128,7 +128,7 @@ class RequestBody:
 
     def _read(self, most: int, *, at_hand: int | None = None) -> bytes:
         """Some bytes, of those that are `at_hand` if the file waits for as many as it is asked for; none at the end."""
-        if self._has_ended or self._left == 0:
+        if not self._has_rest():
             return b""
         if self._left is not None:
             most = min(most, self._left)
@@ -143,6 +143,9 @@ class RequestBody:
             self._left -= len(piece)
         return piece
 
+    def _has_rest(self) -> bool:
+        return not self._has_ended and self._left != 0
+
     def drop_rest(self) -> None:
         """The client has its answer, and still sends: a server that closed now would reset the connection, which may
         take the answer away before it was read (RFC 9112, section 9.6). So read on, as long as the client does not
@@ -152,18 +155,18 @@ class RequestBody:
             ConnectionResetError: the end of the body was not found. Where the next request begins nobody knows, so the
                 server is not to look for one: cheroot would, in the rest of a chunked body (CWE-444).
         """
-        if self._descriptor is None or self._has_ended or self._left == 0:
+        if self._descriptor is None or not self._has_rest():
             return
         try:
             with Cut(self._descriptor, LINGER) as cut:
                 self._drop_what_comes()
-            if not (self._has_ended or self._left == 0 or cut.was_made):
+            if self._has_rest() and not cut.was_made:
                 with Cut(self._descriptor, LAST_LOOK) as cut:
                     while self._read(PIECE, at_hand=1):
                         pass
         except Exception as error:  # what comes is no body; or there are no descriptors left, or threads
             raise gone("or sends what is no body, behind its answer") from error
-        if cut.was_made or not (self._has_ended or self._left == 0):
+        if cut.was_made or self._has_rest():
             raise gone("or did not end its request in time, behind its answer")
 
     def _drop_what_comes(self) -> None:
