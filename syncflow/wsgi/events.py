@@ -19,7 +19,7 @@ from ..sse.relaying import Transform as FunctionOfEvents
 from ..sse.stream import EventStream
 from ..subscribing import SAFE, StreamRequest
 from .departures import watched
-from .incoming import RequestBody, gone
+from .incoming import RequestBody, drop_body, gone
 from .middleware import StartResponse, client
 from .passing import Refusal, pass_on
 from .proxying import Refused, RequestTransform, change, proxied_request
@@ -79,7 +79,7 @@ def sse_proxy(
     try:
         request = proxied_request(environ, session, url, host)
     except Refused as refused:
-        return refuse(environ, start_response, refused.status)
+        return Refusal(refuse(environ, start_response, refused.status), lambda: drop_body(environ))
     for name in NOT_FORWARDED:
         request.headers.pop(name, None)
     request.headers["Accept"] = "text/event-stream"
@@ -100,7 +100,7 @@ def sse_proxy(
     try:
         return body.begun(environ, start_response)
     except BaseException:
-        body.close()
+        body.end()
         raise
 
 
@@ -162,8 +162,8 @@ class EventBody:
             return pass_on(environ, start_response, answer, self._end, None, self._error, self._linger)
         start_response("200 OK", list(HEAD))
         if environ["REQUEST_METHOD"] == "HEAD":  # of which the upstream would be asked for more, again and again
-            self.close()
-            return []
+            self.end()
+            return Refusal([], self._linger)
         return self
 
     def _error(self, error: RequestException) -> Exception:
@@ -173,13 +173,14 @@ class EventBody:
     def _failed(
         self, environ: dict[str, Any], start_response: StartResponse, error: RequestException
     ) -> Iterable[bytes]:
-        self.close()
+        self.end()
         return Refusal(answer_error(environ, start_response, error), self._linger)
 
     def _linger(self) -> None:
-        """What is no stream of events is complete: as of a `Passage`."""
-        if self._incoming is not None and not self._has_left:
-            self._incoming.drop_rest()
+        """The answer is complete: as of a `Passage`. Once: afterwards the socket is the server's."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None and not self._has_left:
+            incoming.drop_rest()
 
     def __iter__(self) -> EventBody:
         return self
@@ -187,7 +188,12 @@ class EventBody:
     def __next__(self) -> bytes:
         return next(self._events)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Any thread, any number of times. The client has left, or the stream has ended."""
         self._end()
         self._events.close()
+
+    def close(self) -> None:
+        """Any thread, any number of times. As `end`; the server has sent it."""
+        self.end()
+        self._linger()

@@ -27,7 +27,7 @@ from .forwarding import without_hop_by_hop
 if TYPE_CHECKING:
     from ..bodies import BodyWriter
 
-__all__ = ["LengthRequired", "RequestBody", "UnknownCoding", "gone", "incoming_body"]
+__all__ = ["LengthRequired", "RequestBody", "UnknownCoding", "drop_body", "gone", "incoming_body"]
 
 # The most that is asked for at once, in bytes. With more, an upload costs more than it gains: cheroot, whose reader
 # copies each piece several times, holds 370 KB for one of 65,536, 220 KB for one of 32,768.
@@ -80,6 +80,16 @@ def incoming_body(environ: Mapping[str, Any]) -> RequestBody | None:
         raise ValueError(f"a Content-Length of {announced!r}")
     length = int(announced)
     return RequestBody(environ["wsgi.input"], length, client_descriptor(environ)) if length else None
+
+
+def drop_body(environ: Mapping[str, Any]) -> None:
+    """The request was answered without a look at its body. Raises as `RequestBody.drop_rest`."""
+    try:
+        body = incoming_body(environ)
+    except (LengthRequired, UnknownCoding, ValueError):
+        return  # nobody knows where it ends: neither does the server, which has refused it or closes
+    if body is not None:
+        body.drop_rest()
 
 
 class RequestBody:

@@ -25,7 +25,7 @@ from ..settings import OWN_TIMEOUT, Timeouts, TimeoutTypes
 from ..urls import absolute_url, parse_url
 from .departures import watched
 from .forwarding import request_fields, request_url
-from .incoming import LengthRequired, RequestBody, UnknownCoding, gone, incoming_body
+from .incoming import LengthRequired, RequestBody, UnknownCoding, drop_body, gone, incoming_body
 from .middleware import StartResponse, client
 from .passing import SEND_TRAILERS, ProxiedResponse, Refusal, pass_on
 from .refusals import answer_error, refuse
@@ -119,7 +119,7 @@ def proxy(
     try:
         request = proxied_request(environ, session, url, host)
     except Refused as refused:
-        return refuse(environ, start_response, refused.status)
+        return Refusal(refuse(environ, start_response, refused.status), lambda: drop_body(environ))
     incoming: RequestBody | None = request.body
     change(request, changes_request)
     timeouts = session.timeout if timeout is OWN_TIMEOUT else Timeouts.of(timeout)

@@ -214,3 +214,38 @@ def test_what_comes_behind_is_no_request(server: Running, pauses: bool) -> None:
         else:
             client.send(chunk(HIDDEN) + last_chunk())
             assert client.report()["in_use"] == 0
+
+
+def ending() -> ScriptedServer:
+    """A stream of events that is not asked for its body."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(reply(200, b"data: 1\n\n", {"Content-Type": "text/event-stream", "Connection": "close"}))
+        peer.half_close()
+        peer.wait_closed()
+
+    return ScriptedServer(script)
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "cheroot"], indirect=True)
+@pytest.mark.parametrize(
+    ("kind", "method", "fields"),
+    [
+        ("sse", "POST", {}),
+        ("sse", "OPTIONS", {"Max-Forwards": "0"}),
+        ("proxy", "OPTIONS", {"Max-Forwards": "0"}),
+        ("proxy", "TRACE", {}),
+    ],
+)
+def test_nor_behind_other_answers(server: Running, kind: str, method: str, fields: dict[str, str]) -> None:
+    fields = {"Transfer-Encoding": "chunked", **fields}
+    with ending() as upstream, server.connect() as client:
+        client.ask({"url": upstream.url, "kind": kind}, method=method, fields=fields)
+        client.send(chunk(bytes(2048)))
+        if kind == "sse" and method == "POST":
+            while not select.select([client.sock], [], [], 0.05)[0]:
+                client.send(chunk(bytes(2048)))
+        client.send(chunk(HIDDEN) + last_chunk())
+        client.answer()
+        assert client.report()["in_use"] == 0
