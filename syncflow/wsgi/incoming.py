@@ -10,12 +10,10 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import socket
 import sys
 import termios
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +42,8 @@ MOST_FRAMING = 8
 MOST_TLS = 2
 
 
-# Seconds: a thread of the server is busy meanwhile. nginx waits for 5 at a time, 30 in all, and needs no thread for it.
-LINGER_PAUSE = 1.0
+# Seconds: a thread of the server is busy meanwhile. nginx waits for 30, and needs no thread for it.
 LINGER = 5.0
-
-# Seconds for what the server has read ahead, and nobody sees but by reading.
-LAST_LOOK = 0.1
 
 
 class LengthRequired(Exception):
@@ -136,15 +130,15 @@ class RequestBody:
         if self._left:
             raise gone(f"{self._left} bytes before the end of its request")
 
-    def _read(self, most: int, *, at_hand: int | None = None) -> bytes:
-        """Some bytes, of those that are `at_hand` if the file waits for as many as it is asked for; none at the end."""
+    def _read(self, most: int) -> bytes:
+        """Some bytes, of those at hand if the file waits for as many as it is asked for; none at the end."""
         if not self._has_rest():
             return b""
         if self._left is not None:
             most = min(most, self._left)
         read = getattr(self._file, "read1", None)
         try:
-            piece: bytes = (read or self._file.read)(most if read else min(most, at_hand or self._at_hand()))
+            piece: bytes = (read or self._file.read)(most if read else min(most, self._at_hand()))
         except BaseException:
             self._has_ended = True
             raise
@@ -158,8 +152,8 @@ class RequestBody:
 
     def drop_rest(self) -> None:
         """The client has its answer, and still sends: a server that closed now would reset the connection, which may
-        take the answer away before it was read (RFC 9112, section 9.6). So read on, as long as the client does not
-        pause for `LINGER_PAUSE`, and no longer than `LINGER`; where the server shows its socket.
+        take the answer away before it was read (RFC 9112, section 9.6). So read on, no longer than `LINGER`; where the
+        server shows its socket. Nothing tells whether more is to come, or was read ahead by the server, but reading.
 
         Raises:
             ConnectionResetError: the end of the body was not found. Where the next request begins nobody knows, so the
@@ -169,23 +163,12 @@ class RequestBody:
             return
         try:
             with Cut(self._descriptor, LINGER) as cut:
-                self._drop_what_comes()
-            if self._has_rest() and not cut.was_made:
-                with Cut(self._descriptor, LAST_LOOK) as cut:
-                    while self._read(PIECE, at_hand=1):
-                        pass
+                while not cut.was_made and self._read(PIECE):
+                    pass
         except Exception as error:  # what comes is no body; or there are no descriptors left, or threads
             raise gone("or sends what is no body, behind its answer") from error
         if cut.was_made or self._has_rest():
             raise gone("or did not end its request in time, behind its answer")
-
-    def _drop_what_comes(self) -> None:
-        until = time.monotonic() + LINGER
-        assert self._descriptor is not None
-        while time.monotonic() < until and _is_readable(self._descriptor, LINGER_PAUSE):
-            pending = self._pending()
-            if not pending or not self._read(PIECE, at_hand=max(1, pending // MOST_FRAMING)):
-                return
 
     def _at_hand(self) -> int:
         """Bytes that can be asked for without waiting for more than these, or little enough to be waited for. Not all
@@ -248,12 +231,6 @@ class Cut:
         self._timer.cancel()
         self._timer.join()
         self._socket.close()
-
-
-def _is_readable(descriptor: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
 
 
 def gone(when: str) -> ConnectionResetError:
