@@ -70,13 +70,17 @@ class Departures:
         worker.submit(self, lambda: worker.watch(self, READ))
 
     def add(self, descriptor: int, tell: weakref.WeakMethod[Callable[[], object]]) -> None:
-        """Any thread. `tell` is called once, by a thread made for it, when that client has left; perhaps at once."""
+        """Any thread. `tell` is called once, by a thread made for it, when that client has left; perhaps at once.
+        Raises OSError if the system watches no more."""
         with self._lock:
             self._told[descriptor] = tell
             try:
                 self._epoll.register(descriptor, _GONE)
             except FileExistsError:  # somebody watched it, and was dropped
                 self._epoll.modify(descriptor, _GONE)
+            except BaseException:
+                del self._told[descriptor]
+                raise
 
     def remove(self, descriptor: int, tell: weakref.WeakMethod[Callable[[], object]]) -> None:
         """Any thread, any number of times; first before the server has the socket back. Afterwards nobody is told; one
@@ -144,12 +148,16 @@ def watched(environ: Mapping[str, Any], tell: Callable[[], object]) -> Callable[
     descriptor = client_descriptor(environ) if hasattr(select, "epoll") else None
     if descriptor is None:
         return lambda: None
-    with _making:
-        if _departures is None:
-            _departures = Departures(shared_worker())
-        departures = _departures
     told = weakref.WeakMethod(tell)
-    departures.add(descriptor, told)
+    try:
+        with _making:
+            if _departures is None:
+                _departures = Departures(shared_worker())
+            departures = _departures
+        departures.add(descriptor, told)
+    except OSError as error:  # no descriptors left; the request may need none
+        logger.warning("a client that leaves will be noticed when it is written to: %s", error)
+        return lambda: None
     return lambda: departures.remove(descriptor, told)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -333,3 +334,26 @@ def test_a_socket_that_is_closed_is_no_client(pair: tuple[socket.socket, socket.
     _, sock = pair
     sock.close()
     assert client_descriptor(environ_of(sock)) is None
+
+
+def test_what_cannot_be_watched_is_served_all_the_same(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(departures, "_departures", None)
+    monkeypatch.setattr(departures, "Departures", fail)
+    told_by(pair[1])[1]()
+    [record] = caplog.records
+    assert "Too many open files" in record.message
+
+
+def test_what_the_system_does_not_watch_is_not_remembered(pair: tuple[socket.socket, socket.socket]) -> None:
+    told_by(pair[1])[1]()
+    found = departures._departures
+    assert found is not None
+    event = threading.Event()
+    with open(os.devnull, "rb") as file, pytest.raises(PermissionError):
+        found.add(file.fileno(), weakref.WeakMethod(event.set))
+    assert watches() == 0
