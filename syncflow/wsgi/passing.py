@@ -80,6 +80,7 @@ def pass_on(
         error_of: what is raised for an error of the upstream.
         linger: called when the server has sent all of it.
     """
+    passed: ProxiedResponse | None = None
     try:
         passed = ProxiedResponse(response, _pieces(response, environ.get(SEND_TRAILERS)))
         if response._content is not None:  # it was read, and its codings undone
@@ -97,7 +98,11 @@ def pass_on(
         return PassedBody(response, passed.body, end, error_of, linger, is_bodiless=is_bodiless)
     except BaseException:
         end()
-        response.close()
+        try:
+            if passed is not None and hasattr(passed.body, "close"):
+                passed.body.close()
+        finally:
+            response.close()
         raise
 
 

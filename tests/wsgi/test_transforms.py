@@ -307,6 +307,22 @@ def test_a_server_that_will_not_start(new_session: NewSession) -> None:
         eventually(lambda: session.stats().open == 0)
 
 
+def test_a_body_is_closed_too_where_the_server_will_not_start(new_session: NewSession) -> None:
+    bodies: list[Closable] = []
+
+    def change(response: ProxiedResponse) -> None:
+        response.body = Closable(response.body)
+        bodies.append(response.body)
+
+    def refusing(*_: Any) -> None:
+        raise Failed
+
+    session = new_session()
+    with AppServer(text) as upstream, pytest.raises(Failed):
+        wsgi.proxy(environ_of(session), refusing, upstream.url, transform=Changes(response=change))
+    assert [each.closed for each in bodies] == [1]
+
+
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\x00"])
 def test_a_hook_cannot_add_a_line(new_session: NewSession, value: str) -> None:
     def change(request: PreparedRequest) -> None:
