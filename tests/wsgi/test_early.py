@@ -97,10 +97,11 @@ def test_so_does_what_is_no_stream_of_events(server: Running, answers: bool) -> 
     assert not sent.failed
 
 
-@pytest.mark.parametrize("server", ["cheroot", "werkzeug", "wsgiref"], indirect=True)
+@pytest.mark.parametrize("server", ["cheroot", "wsgiref"], indirect=True)
 def test_a_client_that_pauses_is_not_waited_for(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the next piece that it sends: until then the handler waits for that. Then its answer is whole, and the
-    server's thread is free. waitress collects a body first."""
+    server's thread is free. waitress collects a body first; werkzeug reads on before it closes what it has got, for as
+    long as the client stays. For gunicorn see below, because its process is its own."""
     monkeypatch.setattr(incoming, "LINGER", 0.3)
     fields = {"Content-Length": str(SIZE), "Connection": "close"}
     with refusing() as upstream, server.connect() as client:
