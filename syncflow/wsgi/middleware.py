@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import concurrent.futures.thread  # noqa: F401  # before `_at_end` is registered: see there
+import math
 import signal
 import threading
 import time
@@ -61,6 +62,8 @@ class ClientMiddleware:
     def __init__(self, app: WSGIApplication, session: Session, *, drain_timeout: float | None = DRAIN_TIMEOUT) -> None:
         if not isinstance(session, Session):
             raise TypeError(f"ClientMiddleware takes an application and a Session, not {session!r}")
+        if drain_timeout is not None and not 0 <= drain_timeout < math.inf:
+            raise ValueError(f"drain_timeout is a number of seconds from 0, or None, not {drain_timeout!r}")
         self.app = app
         self.session = session
         self.drain_timeout = drain_timeout

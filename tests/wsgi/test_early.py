@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import subprocess
@@ -251,3 +252,15 @@ def test_nor_behind_other_answers(server: Running, kind: str, method: str, field
         client.send(chunk(HIDDEN) + last_chunk())
         client.answer()
         assert client.report()["in_use"] == 0
+
+
+def test_the_servers_socket_blocks_as_before_whatever_the_default_is() -> None:
+    """With a default timeout Python makes what it is given non-blocking, for the server's socket as well."""
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        socket.setdefaulttimeout(30)
+        try:
+            with incoming.Cut(mine.fileno(), 30):
+                assert os.get_blocking(mine.fileno())
+        finally:
+            socket.setdefaulttimeout(None)

@@ -68,6 +68,12 @@ def test_only_a_session_will_do(session: Any) -> None:
         wsgi.ClientMiddleware(lambda *_: [], session)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_a_limit_that_makes_no_sense_is_refused_at_once(seconds: float) -> None:
+    with Session() as session, pytest.raises(ValueError, match="drain_timeout"):
+        wsgi.ClientMiddleware(lambda *_: [], session, drain_timeout=seconds)
+
+
 def test_all_threads_find_the_same(server: Running) -> None:
     found = at_once(*[server.report] * 8)
     assert len({report["session"] for report in found}) == 1
