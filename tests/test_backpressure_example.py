@@ -27,11 +27,11 @@ ENABLE = "SYNCFLOW_BACKPRESSURE_TEST"
 Start = Callable[..., "tuple[subprocess.Popen[str], str]"]
 
 
-def start_app(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start_app(*arguments: str, stdin: int = subprocess.DEVNULL, **environment: str) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SYNCFLOW_")}
     return subprocess.Popen(
         [sys.executable, "-W", "error", str(FOLDER / "app.py"), "--port", "0", "--threads", "8", *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -144,6 +144,28 @@ def test_watermarks_that_make_no_sense(arguments: tuple[str, str]) -> None:
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert "watermark" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("value", ["x", "0", "-1", "1.5"])
+@pytest.mark.parametrize("name", ["SYNCFLOW_CHUNK_SIZE", "SYNCFLOW_STREAM_MB"])
+def test_an_environment_that_makes_no_sense(name: str, value: str) -> None:
+    process = start_app(**{name: value})
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == f"app.py: error: {name} is a whole number from 1, not {value!r}"
+
+
+@pytest.mark.parametrize("upstream", [(), ("--upstream", "none", "--until-stdin-ends")])
+def test_a_port_that_is_taken(upstream: tuple[str, ...]) -> None:
+    """It says so at last, also while a thread waits for the end of stdin."""
+    with AppServer() as taken:
+        process = start_app("--port", str(taken.port), *upstream, stdin=subprocess.PIPE)
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        with process:
+            assert process.wait(PATIENCE) == 1
+    said = errors.splitlines()[-1]  # cheroot leaves a socket open, of which Python complains with -W error
+    assert said.startswith(f"127.0.0.1:{taken.port}: cannot listen there, take another --port: ")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

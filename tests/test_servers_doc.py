@@ -57,7 +57,13 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 def _settings() -> None:
     from django.conf import settings
 
-    settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="django_urls", SECRET_KEY="x", LOGGING_CONFIG=None)
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF="django_urls",
+        MIDDLEWARE=["django_urls.with_client"],
+        SECRET_KEY="x",
+        LOGGING_CONFIG=None,
+    )
 
 
 def run(block: str, names: dict[str, Any]) -> None:
@@ -104,12 +110,13 @@ def test_flask(names: dict[str, Any]) -> None:
 def test_django(names: dict[str, Any]) -> None:
     from django.urls import path
 
-    run(block_with("get_wsgi_application"), names)
     run(block_with("from django.http"), names)
     module = types.ModuleType("django_urls")
+    module.with_client = names["with_client"]  # type: ignore[attr-defined]
     module.urlpatterns = [path("prices", names["prices"])]  # type: ignore[attr-defined]
     sys.modules["django_urls"] = module
     try:
+        run(block_with("get_wsgi_application"), names)
         assert call(names["application"], "/prices")[::2] == (200, b'{"apple": 3}')
         assert call(names["application"], "/elsewhere")[0] == 404
         assert call(names["application"], "/files/a")[2] == b"GET /files/a 0 None"

@@ -23,8 +23,9 @@ CATALOGUE = os.environ.get("CATALOGUE_URL", "http://127.0.0.1:9001")
 STOCK = os.environ.get("STOCK_URL", "http://127.0.0.1:9002")
 REVIEWS = os.environ.get("REVIEWS_URL", "http://127.0.0.1:9003")
 
-# Threads of the server in each process: each may ask all three services at once, or pass one request on.
-THREADS = 16
+# Threads of the server in each process: each may ask all three services at once, or pass one request on. The settings
+# of both servers take it from here, or from the same variable.
+THREADS = int(os.environ.get("GATEWAY_THREADS", "16"))
 
 # Seconds for a page, whatever the services do.
 PAGE_DEADLINE = float(os.environ.get("PAGE_DEADLINE", "2"))

@@ -1,7 +1,7 @@
 """The gateway on waitress, in one process: `python serve_waitress.py 127.0.0.1:8000`.
 
-By itself waitress stops sending when SIGTERM comes, and what its threads write afterwards is lost. So its loop is run
-here, and goes on until everything that was under way has been sent.
+By itself waitress stops sending when SIGTERM or Ctrl-C comes, and what its threads write afterwards is lost. So its
+loop is run here, and goes on until everything that was under way has been sent.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def main(address: str) -> None:
         stopping.set()
         listeners[0].pull_trigger()  # wakes the loop
 
-    signal.signal(signal.SIGTERM, stop)
-    app.wsgi_app.drain_on(signal.SIGTERM)  # type: ignore[attr-defined]  # it is the middleware
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, stop)
+        app.wsgi_app.drain_on(asked)  # type: ignore[attr-defined]  # it is the middleware
     for listener in listeners:
         print(f"http://{listener.effective_host}:{listener.effective_port}", flush=True)
     while not stopping.is_set():

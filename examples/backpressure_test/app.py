@@ -64,14 +64,15 @@ class BackpressureTest:
     Args:
         upstream: URL of the server behind `/proxy`; None if there is none.
         transform: as for `proxy`.
+
+    Raises:
+        ValueError: one of the variables makes no sense.
     """
 
     def __init__(self, upstream: str | None, transform: Any = None) -> None:
         self.is_enabled = os.environ.get(ENABLE) == "1"
-        self.chunk_size = int(os.environ.get("SYNCFLOW_CHUNK_SIZE") or 4096)
-        self.stream_mb = int(os.environ.get("SYNCFLOW_STREAM_MB") or 10)
-        if self.chunk_size < 1 or self.stream_mb < 1:
-            raise ValueError("SYNCFLOW_CHUNK_SIZE and SYNCFLOW_STREAM_MB are whole numbers from 1")
+        self.chunk_size = setting("SYNCFLOW_CHUNK_SIZE", 4096)
+        self.stream_mb = setting("SYNCFLOW_STREAM_MB", 10)
         self.upstream = upstream
         self.transform = transform
         self.stops = threading.Event()
@@ -108,6 +109,14 @@ class BackpressureTest:
                 break
         report = {"bytes": received, "seconds": round(time.monotonic() - began, 3)}
         return say(start_response, "200 OK", json.dumps(report), "application/json")
+
+
+def setting(name: str, default: int) -> int:
+    """Of the environment. Raises ValueError if it is not a whole number from 1."""
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{name} is a whole number from 1, not {value!r}")
+    return int(value)
 
 
 def pieces(size: int, chunk_size: int) -> Iterator[bytes]:
@@ -208,7 +217,10 @@ def serve(options: argparse.Namespace, upstream: str | None) -> None:
     )
     server.ConnectionClass = Connection
     server.keep_alive_conn_limit = options.threads
-    server.prepare()
+    try:
+        server.prepare()
+    except OSError as error:
+        raise SystemExit(f"{options.host}:{options.port}: cannot listen there, take another --port: {error}") from None
     cut = threading.Timer(GRACE, Connection.cut_all)
     try:
         application.drain_on(signal.SIGTERM)
@@ -251,7 +263,8 @@ def own_upstream() -> Iterator[str]:
 
 
 def end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not by the object, whose lock the interpreter wants when it ends
+        pass
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -267,6 +280,10 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 <= options.write_low_watermark < options.write_high_watermark:
         parser.error("the low watermark is from 0, and under the high one")
+    try:
+        BackpressureTest(None)
+    except ValueError as error:
+        parser.error(str(error))
     os.environ.setdefault(ENABLE, "1")  # who starts it by hand wants it
     if options.until_stdin_ends:
         threading.Thread(target=end_with_stdin, daemon=True).start()

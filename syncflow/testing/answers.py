@@ -9,7 +9,7 @@ from __future__ import annotations
 import json as jsonlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, TypeVar
 
 from syncflow.testing.application import Response
@@ -64,7 +64,7 @@ class Answer:
         reason: the phrase behind the status.
 
     Raises:
-        TypeError: more than one body, or one that is none.
+        TypeError: more than one body, or one that is none, or that JSON cannot say.
     """
 
     json: Any = NOTHING
@@ -81,17 +81,19 @@ class Answer:
             raise TypeError(f"text= is a str or a function, not {self.text!r}")
         if isinstance(self.content, str):
             raise TypeError(f"content= is bytes, an iterable of bytes or a function, not {self.content!r}; see text=")
+        if self.json is not NOTHING and not callable(self.json):
+            jsonlib.dumps(self.json)  # an error is the test's, and is raised where it is made
 
     def response(self, request: Request) -> Response:
         """For this request. Raises what the function raises that answers."""
         context = Context(self.status_code, self.reason)
         body, content_type = self._body(request, context)
         changed = {name.lower() for name in context.headers}
-        fields = [(name, value) for name, value in pairs(self.headers) if name.lower() not in changed]
-        fields += context.headers.items()
-        if content_type and not any(name.lower() == "content-type" for name, _ in fields):
-            fields.append(("Content-Type", content_type))
-        return Response(context.status_code, fields, body, context.reason)
+        sent = [(name, value) for name, value in pairs(self.headers) if name.lower() not in changed]
+        sent += context.headers.items()
+        if content_type and not any(name.lower() == "content-type" for name, _ in sent):
+            sent.append(("Content-Type", content_type))
+        return Response(context.status_code, sent, body, context.reason)
 
     def _body(self, request: Request, context: Context) -> tuple[bytes | Iterable[bytes], str]:
         """And the type of its content, if that is known."""
@@ -100,9 +102,16 @@ class Answer:
             return jsonlib.dumps(value).encode(), "application/json"
         if self.text is not None:
             text = self.text(request, context) if callable(self.text) else self.text
+            if not isinstance(text, str):
+                raise TypeError(f"the function that was given as text= returns a str, not {text!r}")
             return text.encode(), "text/plain; charset=utf-8"
         if callable(self.content):
-            return self.content(request, context), ""
+            content = self.content(request, context)
+            if isinstance(content, str) or not isinstance(content, Iterable):
+                raise TypeError(
+                    f"the function that was given as content= returns bytes, or many of them, not {content!r}"
+                )
+            return content, ""
         return self.content or b"", ""
 
 
@@ -117,18 +126,26 @@ class Row(deque[A]):
         return self.popleft() if len(self) > 1 else self[0]
 
 
-def row_of(kind: type[A], answers: Sequence[Mapping[str, Any]] | None, fields: Mapping[str, Any]) -> Row[A]:
-    """Either `answers`, each with the fields of one, or the one that `fields` are of.
+def row_of(kind: type[A], answers: Sequence[Mapping[str, Any]] | None, given: Mapping[str, Any]) -> Row[A]:
+    """Either `answers`, each with the fields of one, or the one that `given` is of.
 
     Raises:
         TypeError, ValueError: both, or none, or what is no answer.
     """
     if answers is None:
-        return Row([kind(**fields)])
-    if fields:
-        raise TypeError(f"either answers in a row or one by keywords, not both: {', '.join(fields)}")
+        return Row([_made(kind, given)])
+    if given:
+        raise TypeError(f"either answers in a row or one by keywords, not both: {', '.join(given)}")
     if isinstance(answers, str | bytes | Mapping) or not all(isinstance(answer, Mapping) for answer in answers):
         raise TypeError(f"answers in a row are a list of dicts, as [{{'status_code': 503}}, {{}}], not {answers!r}")
     if not answers:
         raise ValueError("answers in a row are at least one")
-    return Row(kind(**answer) for answer in answers)
+    return Row(_made(kind, answer) for answer in answers)
+
+
+def _made(kind: type[A], given: Mapping[str, Any]) -> A:
+    """Raises TypeError for a name that an answer does not have, as those of other mocks."""
+    names = sorted(each.name for each in fields(kind))
+    if unknown := sorted(set(given) - set(names)):
+        raise TypeError(f"an answer has no {', '.join(unknown)}: it is made of {', '.join(names)}")
+    return kind(**given)

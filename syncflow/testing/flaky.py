@@ -6,7 +6,7 @@ Knows three ways to fail. Knows nothing of the network's ways: see `FaultProxy`.
 from __future__ import annotations
 
 import ssl
-from typing import Literal
+from typing import Literal, get_args
 
 from syncflow.testing.application import AppServer, Response, send_response
 from syncflow.testing.server import Connection
@@ -21,6 +21,7 @@ class FlakyServer(AppServer):
     Attributes:
         failures: how many requests fail in all. Made larger, it fails again.
         how: what a failure is: an answer with `status`; the whole request is read, and the connection closed or reset.
+            Any other word is a ValueError.
         status: of an answer that is a failure.
         body: of those that are none.
     """
@@ -36,11 +37,21 @@ class FlakyServer(AppServer):
     ) -> None:
         super().__init__(self._answer_anyhow, ssl_context=ssl_context)
         self.failures = failures
-        self.how: Failing = how
+        self.how = how
         self.status = status
         self.body = body
         # Guarded by `_changed`.
         self._failed = 0
+
+    @property
+    def how(self) -> Failing:
+        return self._how
+
+    @how.setter
+    def how(self, how: Failing) -> None:
+        if how not in get_args(Failing):
+            raise ValueError(f"how= is one of {', '.join(get_args(Failing))}, not {how!r}")
+        self._how: Failing = how
 
     def answer(self, connection: Connection, request: Request) -> None:
         if not self._is_to_fail():

@@ -53,7 +53,12 @@ class RecordingServer(Server):
             path: to requests for it, whatever their query. None is to all that have no answer by path.
             answers: in a row, each with the keywords of one; the last goes on.
             answer: `json`, `text` or `content`; `status_code`, `headers`, `reason`. See `Answer`.
+
+        Raises:
+            TypeError, ValueError: an answer, or a path, that is none.
         """
+        if path is not None and (not path.startswith("/") or "?" in path):
+            raise ValueError(f"a path begins with a slash and has no query, unlike {path!r}")
         row = row_of(Answer, answers, answer)
         with self._changed:
             self._answers[path] = row

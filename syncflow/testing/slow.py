@@ -5,7 +5,9 @@ Knows a delay before the head and a rate for the body. Knows nothing of uploads 
 
 from __future__ import annotations
 
+import math
 import ssl
+import threading
 from collections.abc import Iterator
 
 from syncflow.testing.application import AppServer, Response
@@ -21,7 +23,7 @@ class SlowServer(AppServer):
 
     Attributes:
         delay: seconds between the whole request and the head of its answer.
-        bandwidth: bytes a second of the body; None is as fast as they are taken.
+        bandwidth: bytes a second of the body; None is as fast as they are taken, 0 is a head and nothing behind it.
         body: of the answers.
 
     What is changed holds for requests that come afterwards.
@@ -48,6 +50,8 @@ class SlowServer(AppServer):
 
     def _pieces(self, body: bytes, bandwidth: float) -> Iterator[bytes]:
         """Each followed by the time that it takes."""
+        if bandwidth == 0:
+            self._sleep(math.inf)
         size = max(1, int(bandwidth / PIECES))
         for start in range(0, len(body), size):
             piece = body[start : start + size]
@@ -56,5 +60,5 @@ class SlowServer(AppServer):
 
     def _sleep(self, seconds: float) -> None:
         """Woken by the server's end. Raises Stopped."""
-        if self.stopping.wait(seconds):
+        if self.stopping.wait(min(seconds, threading.TIMEOUT_MAX)):
             raise Stopped

@@ -1,8 +1,12 @@
-"""The gateway's fan out, whose threads a forked child must not believe to have."""
+"""The gateway's threads: those that a forked child must not believe to have, and a number that all parts agree on."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 from syncflow import Session
@@ -33,3 +37,20 @@ def test_a_child_has_threads_of_its_own() -> None:
             assert join() == want
         finally:
             fan_out._executor.shutdown()
+
+
+def test_one_number_of_threads() -> None:
+    """A server with more threads than its session has connections for would answer 503 under load."""
+    program = (
+        "import app, json, runpy; settings = runpy.run_path('gunicorn.conf.py');"
+        "print(json.dumps([app.THREADS, settings['threads'], app.fan_out._threads]))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=FOLDER,
+        env={**os.environ, "GATEWAY_THREADS": "64", "PYTHONSAFEPATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+    assert json.loads(said) == [64, 64, 192]

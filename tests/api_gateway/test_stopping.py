@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from syncflow import Session
@@ -33,10 +35,11 @@ def test_in_the_middle(start: Start, client: Session, server: str, options: tupl
         stop_in_the_middle(gateway, shop, streams=4, downloads=2)
 
 
-def test_with_nothing_to_do(start: Start, client: Session) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_with_nothing_to_do(start: Start, client: Session, asked: signal.Signals) -> None:
     """The loop that is run for waitress sleeps, and is woken."""
     gateway = start("waitress")
     client.get(f"{gateway.url}/health/clients", headers={"Connection": "close"})
-    gateway.terminate()
+    gateway.process.send_signal(asked)
     assert gateway.process.wait(PATIENCE) == 0
     assert gateway.log == f"{gateway.url}\n"

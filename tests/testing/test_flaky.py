@@ -44,6 +44,15 @@ def test_a_connection_ends_without_an_answer(how: str, expected: type[Exception]
         client.close()
 
 
+def test_a_way_to_fail_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="how= is one of status, close, reset, not 'Reset'"):
+        FlakyServer(how="Reset")  # type: ignore[arg-type]
+    server = FlakyServer(how="reset")
+    with pytest.raises(ValueError, match="not 'timeout'"):
+        server.how = "timeout"  # type: ignore[assignment]
+    assert server.how == "reset"
+
+
 def test_it_can_be_made_to_fail_again_with_another_status(new_session: Callable[..., Session]) -> None:
     session = new_session()
     with FlakyServer(0) as server:

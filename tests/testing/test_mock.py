@@ -151,6 +151,22 @@ def test_any_other_error_of_a_function_comes_out_of_the_block(session: Session, 
         assert mock.call_count == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "returned", "message"),
+    [
+        ("text", None, "text= returns a str, not None"),
+        ("text", b"a", "text= returns a str, not b'a'"),
+        ("content", None, "content= returns bytes, or many of them, not None"),
+        ("content", "a", "content= returns bytes, or many of them, not 'a'"),
+    ],
+)
+def test_a_function_that_returns_what_is_no_body(session: Session, name: str, returned: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message), SyncflowMock() as mock:
+        mock.get(URL, [{name: lambda request, context: returned}])
+        with pytest.raises(syncflow.ConnectionError, match="the function that was to answer has failed"):
+            session.get(URL)
+
+
 def test_an_answer_may_break_off(mock: SyncflowMock, session: Session) -> None:
     was_read = threading.Event()
 
@@ -252,7 +268,13 @@ def test_it_is_refused_at_once_whatever_the_policy(mock: SyncflowMock, new_sessi
         (7, {}, "a URL is a str"),
         (URL, {"json": 1, "content": b""}, "one body"),
         (URL, {"answers": [{"text": "a"}], "text": "b"}, "not both"),
-        (URL, {"status": 404}, "status"),
+        (
+            URL,
+            {"status": 404},
+            "an answer has no status: it is made of content, early, exc, headers, json, reason, status_",
+        ),
+        (URL, {"answers": [{"body": b"", "status": 404}]}, "an answer has no body, status"),
+        (URL, {"json": {1, 2}}, "not JSON serializable"),
     ],
 )
 def test_what_cannot_be_registered(mock: SyncflowMock, url, answer: dict[str, object], message: str) -> None:

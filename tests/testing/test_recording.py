@@ -108,3 +108,9 @@ def test_a_test_can_wait_for_what_comes_of_another_thread(
     asking.join(10)
     with pytest.raises(AssertionError, match="1 of 2 requests"):
         server.wait_for_requests(2, timeout=0.01)
+
+
+@pytest.mark.parametrize("path", ["x", "/x?y=1", "http://127.0.0.1/x", ""])
+def test_a_path_that_no_request_could_have(path: str) -> None:
+    with pytest.raises(ValueError, match="begins with a slash and has no query"):
+        RecordingServer().respond(path, json=1)

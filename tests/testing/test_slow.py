@@ -40,7 +40,15 @@ def test_its_bandwidth_is_the_body_s(new_session: Callable[..., Session]) -> Non
         assert time.monotonic() - begun >= 0.15
 
 
-@pytest.mark.parametrize("changes", [{"delay": 3600}, {"delay": 0.0, "bandwidth": 1.0, "body": b"x" * 3600}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"delay": 3600},
+        {"delay": float("inf")},
+        {"delay": 0.0, "bandwidth": 1.0, "body": b"x" * 3600},
+        {"delay": 0.0, "bandwidth": 0.0},  # for ever
+    ],
+)
 def test_it_ends_at_once_whoever_waits(new_session: Callable[..., Session], changes: dict[str, float]) -> None:
     errors: list[Exception] = []
 
