@@ -207,8 +207,8 @@ class Cut:
 
     def __init__(self, descriptor: int, seconds: float) -> None:
         self.was_made = False
-        # One of its own: the server's would be closed with it. Whether they block they have in common, and Python changes
-        # that where the program has set a default timeout.
+        # One of its own: the server's would be closed with it. Whether they block they have in common, and Python
+        # changes that where the program has set a default timeout.
         blocks = os.get_blocking(descriptor)
         self._socket = socket.socket(fileno=os.dup(descriptor))
         os.set_blocking(descriptor, blocks)
