@@ -296,12 +296,12 @@ class RequestFields(MockFields, total=False):
 
 def _unmatched(asked: MockedRequest, registrations: list[Registration]) -> str:
     """The message. The latest registration comes first in the list, and last in what is said."""
-    what = f"{asked.method} {asked.url}: nothing is registered for it, and nothing was sent; registered"
+    what = f"{asked.method} {asked.url}: nothing is registered for it, and nothing was sent"
     if not registrations:
-        return f"{what} is nothing at all; see SyncflowMock.request"
+        return f"{what}; register an answer first: see SyncflowMock.request"
     named = [str(registration) for registration in registrations[NAMED - 1 :: -1]]
     more = len(registrations) - len(named)
-    return f"{what}: {', '.join(named)}{f' and {more} more' if more else ''}"
+    return f"{what}; registered: {', '.join(named)}{f' and {more} more' if more else ''}"
 
 
 def _made(exc: BaseException | type[BaseException], asked: MockedRequest) -> BaseException:

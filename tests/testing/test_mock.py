@@ -227,7 +227,7 @@ def test_an_error_is_tried_again_if_a_real_one_would_be(
 
 
 def test_what_nobody_has_foreseen_is_refused_and_says_what_was(mock: SyncflowMock, session: Session) -> None:
-    with pytest.raises(UnmatchedRequest, match="registered is nothing at all"):
+    with pytest.raises(UnmatchedRequest, match="register an answer first"):
         session.get(URL)
     mock.post(URL)
     mock.get(re.compile("^https://x"))
