@@ -133,6 +133,7 @@ class EventStream:
         self._reader: EventReader | None = None
         self._ready: deque[ServerSentEvent] = deque()
         self._waits_since: float | None = None  # for an event
+        self._is_impatient = False  # it waits until its reader's patience is over, which is before `event_timeout` is
         self._heard_at = 0.0  # anything of the server
         self._pieces = 0  # of bodies, that have come
         self._reconnects = 0  # in a row that brought no event
@@ -253,7 +254,10 @@ class EventStream:
         assert self._waits_since is not None
         until = None if self._event_timeout is None else self._waits_since + self._event_timeout
         limit = f"{self._event_timeout:g} s (event_timeout)" if until is not None else ""
-        if patient_until is not None and not self._is_connecting and (until is None or patient_until < until):
+        self._is_impatient = (
+            patient_until is not None and not self._is_connecting and (until is None or patient_until < until)
+        )
+        if self._is_impatient:
             until, limit = patient_until, "the patience of its reader"
         self._deadline.end_wait_at(until, limit)
 
@@ -318,7 +322,7 @@ class EventStream:
             self._give_up()
         elif isinstance(error, EventTimeout) and not self._is_connecting:
             self._notice_silence()
-            if not self._is_only_impatient:
+            if not self._is_impatient:
                 raise error
         elif isinstance(error, LOST) and not _is_futile(error):
             self._lost(error)
@@ -326,13 +330,6 @@ class EventStream:
             self._give_up()
             self._schedule(has_failed=True)
             raise error
-
-    @property
-    def _is_only_impatient(self) -> bool:
-        """Whether it is the reader's patience that is over, and not `event_timeout`."""
-        assert self._waits_since is not None
-        timeout = self._event_timeout
-        return timeout is None or self._clock() < self._waits_since + timeout
 
     def _notice_silence(self) -> None:
         """Waits that are shorter than `Timeouts.read` must not hide that the server has been silent for longer."""

@@ -345,6 +345,22 @@ def test_a_batch_has_an_event_timeout_too(session: Session) -> None:
                     pass
 
 
+def test_both_run_out_at_the_same_moment(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was the patience that was waited for; the next wait is over at once, and says what it was."""
+    clock = Clock()
+    with Source(holds()) as server, follow(session, server.url, event_timeout=NEVER) as stream:
+        stream._clock = clock
+        assert stream.batch(SOON) == []  # connected
+
+        def later() -> None:
+            clock.ahead += NEVER
+
+        monkeypatch.setattr(stream, "_notice_silence", later)
+        assert stream.batch(SOON / 10) == []
+        with pytest.raises(EventTimeout, match=r"\(event_timeout\)"):
+            stream.batch(SOON / 10)
+
+
 def test_silence_is_noticed_behind_patience(session: Session) -> None:
     clock = Clock()
     with Source(holds(), whole(numbered(1)), no_more) as server:
