@@ -22,7 +22,8 @@ BLOCK = 65536
 
 
 class Body(Protocol):
-    """What a request carries."""
+    """What a request carries. One that has `trailers` as well, pairs to be sent behind it, is asked for them in the
+    end."""
 
     @property
     def length(self) -> int | None:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from ..exceptions import CircuitOpen, InvalidHeader, InvalidURL, PoolTimeout, SessionClosed, Timeout
+from ..exceptions import Cancelled, CircuitOpen, InvalidHeader, InvalidURL, PoolTimeout, SessionClosed, Timeout
 
 __all__ = ["answer_error", "refuse"]
 
@@ -26,6 +26,7 @@ STATI: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (CircuitOpen, HTTPStatus.SERVICE_UNAVAILABLE),
     (PoolTimeout, HTTPStatus.SERVICE_UNAVAILABLE),
     (SessionClosed, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Cancelled, HTTPStatus.SERVICE_UNAVAILABLE),  # a stream that was ended while it connected: the server is to stop
     (Timeout, HTTPStatus.GATEWAY_TIMEOUT),
 )
 

@@ -453,6 +453,18 @@ def test_it_ends_between_two_events(new_session: NewSession, end: Callable[[Sess
         assert upstream.connections == 1
 
 
+@pytest.mark.parametrize("end", [Session.end_streams, Session.drain])
+def test_one_that_has_not_begun_is_answered_that_the_server_stops(
+    new_session: NewSession, end: Callable[[Session], Any]
+) -> None:
+    session = new_session()
+    with ScriptedServer(stays) as upstream:
+        waiting = Call(call, session, upstream.url, handler=wsgi.sse_proxy)
+        upstream.wait_for_connections(1)
+        end(session)
+        assert waiting.result().code == 503
+
+
 def test_what_is_no_stream_goes_on_after_end_streams(new_session: NewSession) -> None:
     session = new_session()
     session.end_streams()
